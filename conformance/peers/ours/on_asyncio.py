@@ -1,0 +1,67 @@
+"""Our peer on asyncio."""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
+
+from anyp2p.asyncio import Host
+
+T = TypeVar("T")
+
+LONGEST_LINE = 4 << 20
+
+
+class AsyncioTools:
+    """``commands.Tools`` in asyncio's words."""
+
+    async def together(self, *functions: Callable[[], Awaitable[T]]) -> list[T]:
+        async def call(function: Callable[[], Awaitable[T]]) -> T:
+            return await function()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(call(function)) for function in functions]
+        except* Exception as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def within(self, seconds: float, function: Callable[[], Awaitable[T]]) -> T:
+        async with asyncio.timeout(seconds):
+            return await function()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def run(options: argparse.Namespace) -> None:
+    lines = asyncio.StreamReader(limit=LONGEST_LINE)
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    key = make_key(options.key)
+    async with Host(
+        key, listen=options.listen, agent=AGENT, limits=LIMITS, echo=True, perf=True
+    ) as host:
+        serve(host)
+        emit(ready(host))
+        commands = Commands(host, AsyncioTools())
+        running: set[asyncio.Task[None]] = set()
+        while line := await lines.readline():
+            request = json.loads(line)
+            if request["cmd"] == "stop":
+                emit({"id": request["id"], "ok": True})
+                break
+            task = asyncio.create_task(commands.run(request))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        # "At once": what peers and running commands still expect does not matter.
+        os._exit(0)
+
+
+def main(options: argparse.Namespace) -> None:
+    asyncio.run(run(options))

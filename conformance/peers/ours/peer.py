@@ -1,0 +1,38 @@
+"""Our peer: speaks PROTOCOL.md on stdin and stdout and drives an anyp2p Host.
+
+    peer.py --> on_RUNTIME.py   reads stdin, runs commands at the same time, bounds them
+                    |
+                commands.py     what each command does; the same for every runtime
+
+A further runtime is a module ``on_NAME.py`` with ``main(options)`` and a line in ``RUNTIMES``.
+"""
+
+import argparse
+import importlib
+import sys
+
+RUNTIMES = {"asyncio": "on_asyncio"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--listen", action="append", metavar="MADDR")
+    parser.add_argument(
+        "--key", default="ed25519", choices=["ed25519", "secp256k1", "ecdsa", "rsa"]
+    )
+    parser.add_argument("--muxers", choices=["yamux"])
+    parser.add_argument("--security", choices=["noise"])
+    parser.add_argument("--runtime", default="asyncio", choices=RUNTIMES)
+    options = parser.parse_args()
+    options.listen = options.listen or ["/ip4/127.0.0.1/tcp/0"]
+    try:
+        importlib.import_module("anyp2p")
+    except ModuleNotFoundError:
+        print('anyp2p is not installed here: pip install -e ".[all]"', file=sys.stderr)
+        return 1
+    importlib.import_module(RUNTIMES[options.runtime]).main(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,352 @@
+"""One transport connection: the layers joined, from raw bytes to streams.
+
+Specs: https://github.com/libp2p/specs/blob/master/connections/README.md
+
+    dialer                                           listener
+      multistream "/noise", noise message 1    ->
+                                               <-    multistream "/noise", noise message 2
+      noise message 3                          ->    both authenticated, muxer known (early choice)
+      streams, each with multistream inside   <->    streams
+
+Without an early choice a second multistream inside the secure channel agrees on the muxer.
+
+Layers are joined by calls: bytes go up through ``_receive``, which is assigned anew when a layer
+takes over; they come down when ``data_to_send`` asks, so that frames are built when the socket can
+take them and sealed once per flush.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from .errors import ConnectionLost, HandshakeError, LocalError, MuxerError
+from .multistream import Dialer, Listener
+from .negotiation import FailCallback, Inbound, OpenCallback, Outbound
+from .noise import Noise, NoiseKeys
+from .stream import RESOURCE_LIMIT
+from .yamux import Yamux
+from .yamux_stream import Stream
+
+if TYPE_CHECKING:
+    from .crypto import Crypto, Entropy
+    from .keys import PublicKey
+    from .limits import Limits
+    from .multiaddr import Multiaddr
+    from .peer_id import PeerId
+    from .stream import AppStream
+
+NOISE = "/noise"
+YAMUX = "/yamux/1.0.0"
+
+FLUSH = 65519
+"""Plaintext bytes per flush: one full noise message."""
+
+Receive = Callable[[bytes, float], object]
+
+
+class Owner(Protocol):
+    """What a connection needs from its node."""
+
+    limits: "Limits"
+    crypto: "Crypto"
+    entropy: "Entropy"
+    noise_keys: NoiseKeys
+    unread: int
+
+    def supports(self, protocol: str) -> bool: ...
+    def call_at(self, when: float, reason: str, callback: Callable[[float], object]) -> int: ...
+    def cancel(self, handle: int) -> None: ...
+    def on_upgraded(self, connection: "Connection", now: float) -> None: ...
+    def on_stream(
+        self, connection: "Connection", stream: Stream, protocol: str, now: float
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class Negotiated:
+    """What the two ends agreed on."""
+
+    security: str = NOISE
+    muxer: str = ""
+    early_muxer: bool = False
+
+
+class Connection:
+    """State of one connection. Raises ``RemoteError`` when the peer breaks the rules."""
+
+    __slots__ = (
+        "id", "initiator", "local", "remote", "peer", "public_key", "muxer", "negotiated", "error",
+        "reason", "closing", "draining", "finished", "announced", "app_streams", "blocked_since",
+        "paused", "timer", "stall_timer",
+        "_now", "_owner", "_expected", "_out", "_inner", "_secure", "_receive", "_fresh",
+        "_negotiating",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        conn: int,
+        *,
+        initiator: bool,
+        owner: Owner,
+        local: "Multiaddr | None",
+        remote: "Multiaddr | None",
+        expected: "PeerId | None",
+        now: float,
+    ) -> None:
+        self.id = conn
+        self.initiator = initiator
+        self.local = local
+        self.remote = remote
+        self.peer: PeerId | None = None
+        self.public_key: PublicKey | None = None
+        self.muxer: Yamux | None = None
+        self.negotiated = Negotiated()
+        self.error: Exception | None = None
+        """What streams report once the connection is over; None while it lives."""
+        self.reason: Exception | None = None
+        """Why it ended; None also when it was closed in order."""
+        self.closing = False
+        """No new streams."""
+        self.draining = False
+        """Closing in order: delivering what was written."""
+        self.finished = False
+        """Nothing more is sent: our direction of the transport is closed."""
+        self.announced = False
+        """The node has told of this connection."""
+        self.app_streams: dict[int, AppStream] = {}
+        self.blocked_since: float | None = None
+        self.paused = False
+        self.timer = 0
+        self.stall_timer = 0
+        self._now = now
+        self._owner = owner
+        self._expected = expected
+        self._out: list[bytes] = []
+        self._inner: list[bytes] = []
+        self._secure: Noise | None = None
+        self._fresh: list[Inbound] = []
+        self._negotiating = 0
+        if initiator:
+            dialer = Dialer((NOISE,), self._out.append)
+            # Only one proposal: the first handshake message may travel with it.
+            self._start_noise()
+            self._receive: Receive = _Select(dialer, self._security_agreed)
+        else:
+            listener = Listener(NOISE.__eq__, self._out.append)
+            self._receive = _Select(listener, self._accept_noise)
+
+    def __repr__(self) -> str:
+        role = "dialed" if self.initiator else "accepted"
+        return f"<Connection {self.id} {role} {self.remote} peer={self.peer}>"
+
+    # Inputs.
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take bytes from the transport."""
+        self._now = now
+        self._receive(data, now)
+        if self._fresh:
+            self._arm_negotiations(now)
+
+    def receive_eof(self) -> None:
+        """The peer closed its direction. Raises HandshakeError when that was too early."""
+        if self._secure is not None:
+            self._secure.receive_eof()
+        if self.muxer is None:
+            raise HandshakeError("the peer closed the connection during negotiation")
+
+    # Outputs.
+
+    @property
+    def wants_write(self) -> bool:
+        if self.finished:
+            return False
+        return bool(self._out or self._inner) or (self.muxer is not None and self.muxer.wants_write)
+
+    def data_to_send(self, now: float) -> bytes:
+        """About 64 KiB for the transport, sealed once."""
+        inner = self._inner
+        if self.muxer is None:
+            chunks = inner[:]
+        elif inner:
+            chunks = inner + self.muxer.data_to_send(FLUSH, now)
+        else:
+            chunks = self.muxer.data_to_send(FLUSH, now)
+        inner.clear()
+        out = self._out
+        if not out:
+            return self._secure.seal(chunks) if chunks and self._secure is not None else b""
+        if chunks and self._secure is not None:
+            out.append(self._secure.seal(chunks))
+        data = b"".join(out)
+        out.clear()  # in place: the layers hold this list's append
+        return data
+
+    # Commands.
+
+    def open_stream(
+        self,
+        protocols: Sequence[str],
+        on_open: OpenCallback,
+        on_fail: FailCallback,
+        now: float,
+        *,
+        optimistic: bool = True,
+    ) -> Stream:
+        """Open a stream and propose ``protocols``, best first.
+
+        ``on_open(stream, protocol, now)`` sets the stream's callbacks. With one protocol and
+        ``optimistic`` it is called at once, and ``on_fail`` may follow it.
+        """
+        if self.muxer is None:
+            raise LocalError("the connection is still negotiating")
+        if self.closing:
+            raise LocalError(f"the connection to {self.peer} is closing")
+        if not protocols:
+            raise LocalError("name at least one protocol")
+        stream = self.muxer.open(now)
+        opening = Outbound(stream, protocols, on_open, on_fail, optimistic=optimistic, now=now)
+        owner = self._owner
+        deadline = now + owner.limits.negotiation_timeout
+        opening.arm(owner.call_at(deadline, "negotiate a stream", opening.expire), owner.cancel)
+        return stream
+
+    def fail(self, error: Exception, now: float) -> None:
+        """The connection cannot go on: say so to the peer if possible, and break every stream."""
+        if self.muxer is not None and isinstance(error, MuxerError):
+            self.muxer.go_away(error.code)
+        self.lost(error, now)
+
+    def lost(self, error: Exception | None, now: float) -> None:
+        """The connection is over, in order if ``error`` is None."""
+        if self.error is not None:
+            return
+        where = self.peer or self.remote
+        if error is None:
+            self.error = ConnectionLost(f"the connection to {where} was closed")
+        else:
+            self.reason = error
+            self.error = ConnectionLost(f"the connection to {where} ended: {error}")
+            self.error.__cause__ = error
+        self.closing = True
+        self._fresh.clear()
+        if self.muxer is not None:
+            self.muxer.close(now)
+
+    def unsent(self) -> int:
+        """Bytes written to streams and not yet handed out."""
+        return 0 if self.muxer is None else sum(s.unsent for s in self.muxer.streams.values())
+
+    def drained(self) -> bool:
+        """Whether everything that was written has been handed out."""
+        return not self.wants_write and not self.unsent()
+
+    # Accounting of what the application leaves unread.
+
+    def on_unread(self, size: int, now: float) -> None:
+        """An application stream buffered ``size`` bytes. (The muxer bounds one connection.)"""
+        owner = self._owner
+        owner.unread += size
+        if owner.unread > owner.limits.max_unread_total:
+            max(self.app_streams.values(), key=_unread).overflow(now)
+
+    def on_read(self, stream: Stream, size: int, now: float) -> None:
+        """The application read, or dropped, ``size`` buffered bytes."""
+        self._owner.unread -= size
+        stream.credit(size, now)
+
+    # The upgrade.
+
+    def _start_noise(self) -> None:
+        owner = self._owner
+        noise = self._secure = Noise(
+            initiator=self.initiator,
+            keys=owner.noise_keys,
+            crypto=owner.crypto,
+            entropy=owner.entropy,
+            write=self._out.append,
+            muxers=(YAMUX,),
+            expected=self._expected,
+        )
+        noise.on_open = self._on_secure
+
+    def _accept_noise(self, rest: bytes, now: float) -> None:
+        self._start_noise()
+        self._security_agreed(rest, now)
+
+    def _security_agreed(self, rest: bytes, now: float) -> None:
+        assert self._secure is not None
+        self._receive = self._secure.receive
+        if rest:
+            self._receive(rest, now)
+
+    def _on_secure(self) -> None:
+        noise = self._secure
+        assert noise is not None
+        self.peer = noise.peer
+        self.public_key = noise.public_key
+        if noise.muxer is not None:
+            self.negotiated.early_muxer = True
+            self._start_muxer(b"", self._now)
+        elif self.initiator:
+            noise.on_data = _Select(Dialer((YAMUX,), self._inner.append), self._start_muxer)
+        else:
+            noise.on_data = _Select(Listener(YAMUX.__eq__, self._inner.append), self._start_muxer)
+
+    def _start_muxer(self, rest: bytes, now: float) -> None:
+        assert self._secure is not None
+        self.muxer = Yamux(
+            initiator=self.initiator, limits=self._owner.limits, on_stream=self._on_stream
+        )
+        self.negotiated.muxer = YAMUX
+        self._secure.on_data = self.muxer.receive
+        self._owner.on_upgraded(self, now)
+        if rest:
+            self.muxer.receive(rest, now)
+
+    # Streams that the peer opens.
+
+    def _on_stream(self, stream: Stream, now: float) -> None:
+        if self.closing or self._negotiating >= self._owner.limits.max_negotiating_streams:
+            stream.reset(RESOURCE_LIMIT)
+            return
+        self._negotiating += 1
+        owner = self._owner
+        self._fresh.append(Inbound(stream, owner.supports, self._on_agreed, self._on_negotiated))
+
+    def _on_agreed(self, stream: Stream, protocol: str, now: float) -> None:
+        self._owner.on_stream(self, stream, protocol, now)
+
+    def _on_negotiated(self) -> None:
+        self._negotiating -= 1
+
+    def _arm_negotiations(self, now: float) -> None:
+        """Most streams agree in the segment that opens them and need no timer."""
+        owner = self._owner
+        deadline = now + owner.limits.negotiation_timeout
+        for negotiation in self._fresh:
+            if not negotiation.done:
+                timer = owner.call_at(deadline, "negotiate a stream", negotiation.expire)
+                negotiation.arm(timer, owner.cancel)
+        self._fresh.clear()
+
+
+class _Select:
+    """multistream-select as a layer: feeds the negotiation, then whoever comes next, once."""
+
+    __slots__ = ("_negotiation", "_next")
+
+    def __init__(
+        self, negotiation: Dialer | Listener, then: Callable[[bytes, float], object]
+    ) -> None:
+        self._negotiation = negotiation
+        self._next = then
+
+    def __call__(self, data: bytes, now: float) -> None:
+        rest = self._negotiation.receive(data)
+        if rest is not None:
+            self._next(rest, now)
+
+
+def _unread(stream: "AppStream") -> int:
+    return stream.unread

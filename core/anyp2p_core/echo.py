@@ -1,0 +1,64 @@
+"""/echo/1.0.0: every byte comes back, then the end of the stream.
+
+opener    bytes  ->
+                 <-  the same bytes, as far as the opener reads them
+          FIN    ->
+                 <-  FIN
+"""
+
+from collections import deque
+
+from .connection import Connection
+from .service import Service
+from .yamux_stream import Stream
+
+PROTOCOL = "/echo/1.0.0"
+
+
+class Echoer:
+    """One stream. What the peer does not read back is not credited, so its window bounds us."""
+
+    __slots__ = ("_eof", "_pending", "_stream")
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._pending: deque[bytes] = deque()
+        self._eof = False
+        stream.on_data = self._on_data
+        stream.on_eof = self._on_eof
+        stream.on_writable = self._on_writable
+
+    def _on_data(self, data: bytes, now: float) -> None:
+        if self._pending:
+            self._pending.append(data)
+        else:
+            self._write(data, now)
+
+    def _on_writable(self, now: float) -> None:
+        while self._pending:
+            if not self._write(self._pending.popleft(), now):
+                return
+        if self._eof:
+            self._stream.write_eof()
+
+    def _write(self, data: bytes, now: float) -> bool:
+        taken = self._stream.write(data)
+        self._stream.credit(taken, now)
+        if taken == len(data):
+            return True
+        self._pending.appendleft(data[taken:])
+        return False
+
+    def _on_eof(self, now: float) -> None:
+        self._eof = True
+        if not self._pending:
+            self._stream.write_eof()
+
+
+class Echo(Service):
+    """Serves echo."""
+
+    protocols = (PROTOCOL,)
+
+    def on_stream(self, connection: Connection, stream: Stream, protocol: str, now: float) -> None:
+        Echoer(stream)

@@ -1,0 +1,213 @@
+"""What a Node hands back: actions for the runtime, events for the application.
+
+Actions are imperatives and must be carried out; events are past participles and may be ignored.
+All are slotted and not frozen: creating a frozen one costs more than twice as much.
+
+Connections, streams, dials and requests are numbered from one counter per node, so that an id
+names one thing only.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .identify import IdentifyInfo
+    from .multiaddr import Multiaddr
+    from .peer_id import PeerId
+
+ConnId = int
+StreamId = int
+RequestId = int
+
+
+class Action:
+    """Base class of what the runtime must do."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Dial(Action):
+    """Open a transport connection, then call ``connected`` or ``dial_failed``."""
+
+    conn: ConnId
+    address: "Multiaddr"
+
+
+@dataclass(slots=True)
+class CloseConnection(Action):
+    """Close the transport.
+
+    Without ``abort``: send what was handed out, half-close, and close when the peer has closed too.
+    With ``abort``: drop everything at once, also a dial that is still under way.
+    Either way ``disconnected`` follows.
+    """
+
+    conn: ConnId
+    abort: bool
+
+
+@dataclass(slots=True)
+class PauseReading(Action):
+    """Stop reading from this transport: the peer does not read what we answer."""
+
+    conn: ConnId
+
+
+@dataclass(slots=True)
+class ResumeReading(Action):
+    """Read again."""
+
+    conn: ConnId
+
+
+class Event:
+    """Base class of what the application may want to know."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class ConnectionOpened(Event):
+    """A connection is authenticated and carries streams."""
+
+    conn: ConnId
+    peer: "PeerId"
+    inbound: bool
+    address: "Multiaddr | None"
+
+
+@dataclass(slots=True)
+class ConnectionClosed(Event):
+    """A connection is gone. ``peer`` is None when it was never authenticated.
+
+    ``error`` says why; None means that one side closed it in order.
+    """
+
+    conn: ConnId
+    peer: "PeerId | None"
+    error: Exception | None
+
+
+@dataclass(slots=True)
+class PeerConnected(Event):
+    """A dial succeeded, or its peer was connected already."""
+
+    dial: RequestId
+    peer: "PeerId"
+    conn: ConnId
+
+
+@dataclass(slots=True)
+class DialFailed(Event):
+    """No address of a dial could be reached."""
+
+    dial: RequestId
+    error: Exception
+
+
+@dataclass(slots=True)
+class StreamOpened(Event):
+    """A stream agreed on ``protocol``, or proposed it alone, and can carry data."""
+
+    stream: StreamId
+    conn: ConnId
+    peer: "PeerId"
+    protocol: str
+    inbound: bool
+
+
+@dataclass(slots=True)
+class StreamFailed(Event):
+    """A stream that we asked for could not be opened."""
+
+    stream: StreamId
+    error: Exception
+
+
+@dataclass(slots=True)
+class StreamReadable(Event):
+    """``stream_read`` has bytes, the end of the stream, or an error to tell."""
+
+    stream: StreamId
+
+
+@dataclass(slots=True)
+class StreamWritable(Event):
+    """``stream_write`` accepts bytes again, or has an error to tell."""
+
+    stream: StreamId
+
+
+@dataclass(slots=True)
+class StreamDrained(Event):
+    """All that was written has been handed to the transport."""
+
+    stream: StreamId
+
+
+@dataclass(slots=True)
+class PingSucceeded(Event):
+    """The peer answered a ping after ``rtt`` seconds."""
+
+    request: RequestId
+    conn: ConnId
+    peer: "PeerId"
+    rtt: float
+
+
+@dataclass(slots=True)
+class PingFailed(Event):
+    """A ping got no right answer in time."""
+
+    request: RequestId
+    conn: ConnId
+    peer: "PeerId"
+    error: Exception
+
+
+@dataclass(slots=True)
+class PeerIdentified(Event):
+    """A peer said who it is, at the start of a connection or by a push."""
+
+    conn: ConnId
+    peer: "PeerId"
+    info: "IdentifyInfo"
+    pushed: bool
+
+
+@dataclass(slots=True)
+class IdentifyFailed(Event):
+    """A peer did not say who it is. The connection stays usable."""
+
+    conn: ConnId
+    peer: "PeerId"
+    error: Exception
+
+
+@dataclass(slots=True)
+class PerfProgressed(Event):
+    """Bytes moved so far by a perf run."""
+
+    request: RequestId
+    uploaded: int
+    downloaded: int
+
+
+@dataclass(slots=True)
+class PerfFinished(Event):
+    """A perf run ended. Times are in seconds, sizes in bytes."""
+
+    request: RequestId
+    uploaded: int
+    downloaded: int
+    upload_seconds: float
+    download_seconds: float
+
+
+@dataclass(slots=True)
+class PerfFailed(Event):
+    """A perf run broke off."""
+
+    request: RequestId
+    error: Exception

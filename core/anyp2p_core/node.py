@@ -1,0 +1,804 @@
+"""A whole node as one state machine: the boundary that every runtime drives.
+
+Inputs are method calls that carry ``now``, in seconds of any clock that never goes back. They never
+raise because of a peer. Commands raise ``LocalError`` for what cannot be done. After any input or
+command, drain until nothing is left, in this order:
+
+    for conn in node.writable(): send node.data_to_send(conn, now)
+    for item in node.poll(): carry out an Action, tell the application an Event
+    arm one timer for node.next_timeout()
+
+    runtime                                  node
+      connected, receive, ...           ->
+                                        <-   writable / data_to_send
+                                        <-   poll: Dial, CloseConnection, PauseReading, ...; events
+      handle_timeout                    ->   when next_timeout has come
+
+A connection whose socket is full is set aside with ``blocked(conn, True, now)``: what it would send
+stays in the streams that produced it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import ip_address
+
+from .connection import Connection
+from .crypto import Choice, Crypto, Entropy
+from .dialing import PeerDial
+from .errors import (
+    DialError,
+    HandshakeError,
+    LimitReached,
+    LocalError,
+    MuxerError,
+    RemoteError,
+    StreamReset,
+    TimedOut,
+)
+from .events import (
+    Action,
+    CloseConnection,
+    ConnectionClosed,
+    ConnectionOpened,
+    ConnId,
+    Dial,
+    DialFailed,
+    Event,
+    PauseReading,
+    PeerConnected,
+    RequestId,
+    ResumeReading,
+    StreamFailed,
+    StreamId,
+    StreamOpened,
+)
+from .identify import Identify, IdentifyInfo
+from .keys import PrivateKey
+from .limits import Limits
+from .multiaddr import Multiaddr
+from .noise import NoiseKeys
+from .peer_id import PeerId
+from .peerstore import Peerstore
+from .perf import Perf
+from .ping import Ping
+from .ratelimit import RateLimiter
+from .service import Service
+from .stream import AppStream
+from .timers import Timers
+from .yamux_stream import Stream
+
+PAUSE_AT = 64 * 1024
+"""Unread answers, in bytes, above which we stop reading from a peer that does not read."""
+RESOURCE_LIMIT = 0x1001
+"""GoAway code of go peers for a resource limit."""
+
+
+class Node:
+    """All connections, services and timers of one peer."""
+
+    def __init__(
+        self,
+        key: PrivateKey,
+        *,
+        crypto: Crypto,
+        entropy: Entropy,
+        choice: Choice,
+        epoch: float = 0.0,
+        limits: Limits | None = None,
+        agent: str = "anyp2p",
+        services: Iterable[Service] = (),
+    ) -> None:
+        """``now + epoch`` is the wall time in seconds since 1970."""
+        self.key = key
+        self.peer_id = key.peer_id
+        self.crypto = crypto
+        self.entropy = entropy
+        self.choice = choice
+        self.limits = limits if limits is not None else Limits()
+        self.agent = agent
+        self.noise_keys = NoiseKeys(key, crypto, entropy)
+        self.peers = Peerstore(self.limits)
+        self.addresses: list[Multiaddr] = []
+        """Where we listen, without our peer id."""
+        self.unread = 0
+        """Bytes that applications left unread, over all connections."""
+        self.epoch = epoch
+        self._next = 0
+        self._connections: dict[ConnId, Connection] = {}
+        self._by_peer: dict[PeerId, dict[ConnId, Connection]] = {}
+        self._pending_inbound = 0
+        self._inbound = 0
+        self._dials: dict[RequestId, PeerDial] = {}
+        self._dials_by_peer: dict[PeerId, PeerDial] = {}
+        self._attempts: dict[ConnId, PeerDial] = {}
+        self._streams: dict[StreamId, AppStream] = {}
+        self._opening: dict[StreamId, Stream] = {}
+        self._handlers: dict[str, Service | None] = {}
+        self._outputs: list[Action | Event] = []
+        self._dirty: dict[ConnId, Connection] = {}
+        self._draining: dict[ConnId, Connection] = {}
+        self._timers = Timers()
+        self._arrivals = RateLimiter(
+            rate=self.limits.inbound_rate_per_ip, burst=self.limits.inbound_burst_per_ip
+        )
+        self._now = 0.0
+        self._watchers: list[Service] = []
+        self._services: list[Service] = []
+        self._identify = Identify()
+        self._ping = Ping()
+        self._perf: Perf | None = None
+        for service in (self._identify, self._ping, *services):
+            self.add_service(service)
+
+    # Inputs from the runtime.
+
+    def connected(
+        self,
+        conn: ConnId | None,
+        local: Multiaddr | None,
+        remote: Multiaddr | None,
+        now: float,
+    ) -> ConnId:
+        """A transport opened: ``conn`` from ``Dial``, or None when it was accepted.
+
+        Returns the connection's id. A connection beyond the limits is answered with a
+        ``CloseConnection`` and never looked at.
+        """
+        self._now = now
+        inbound = conn is None
+        dial = None
+        if conn is None:
+            conn = self.next_id()
+            if not self._admit(remote, now):
+                self._outputs.append(CloseConnection(conn, abort=True))
+                return conn
+            self._inbound += 1
+            self._pending_inbound += 1
+        else:
+            dial = self._attempts.get(conn)
+            if dial is None or conn in self._connections:
+                self._outputs.append(CloseConnection(conn, abort=True))
+                return conn
+        connection = Connection(
+            conn,
+            initiator=not inbound,
+            owner=self,
+            local=local,
+            remote=remote,
+            expected=dial.peer if dial is not None else None,
+            now=now,
+        )
+        self._connections[conn] = connection
+        self._dirty[conn] = connection
+        connection.timer = self._timers.call_at(
+            now + self.limits.upgrade_timeout,
+            "upgrade",
+            lambda now: self._upgrade_expired(connection, now),
+        )
+        return conn
+
+    def dial_failed(self, conn: ConnId, error: Exception, now: float) -> None:
+        """A ``Dial`` could not be carried out."""
+        self._now = now
+        dial = self._attempts.pop(conn, None)
+        if dial is not None:
+            self._attempt_failed(dial, conn, error, now)
+
+    def receive(self, conn: ConnId, data: bytes, now: float) -> None:
+        """Bytes arrived on a transport."""
+        connection = self._connections.get(conn)
+        if connection is None or connection.error is not None:
+            return
+        self._now = now
+        try:
+            connection.receive(data, now)
+        except RemoteError as error:
+            self._fail(connection, error, now)
+        self._dirty[conn] = connection
+        if connection.blocked_since is not None:
+            self._pause(connection)
+
+    def receive_eof(self, conn: ConnId, now: float) -> None:
+        """The peer closed its direction of a transport, which ends the connection."""
+        connection = self._connections.get(conn)
+        if connection is None or connection.error is not None:
+            return
+        self._now = now
+        try:
+            connection.receive_eof()
+        except RemoteError as error:
+            self._fail(connection, error, now)
+        else:
+            connection.lost(None, now)
+            self._finish(connection)
+
+    def disconnected(self, conn: ConnId, error: Exception | None, now: float) -> None:
+        """A transport is gone, with ``error`` unless it was closed in order."""
+        self._now = now
+        connection = self._connections.pop(conn, None)
+        self._dirty.pop(conn, None)
+        self._draining.pop(conn, None)
+        if connection is None:
+            self.dial_failed(conn, error or DialError("cancelled"), now)
+            return
+        upgraded = connection.muxer is not None
+        if error is None and not upgraded and connection.reason is None:
+            error = HandshakeError("the connection was closed during negotiation")
+        connection.lost(error, now)
+        self._timers.cancel(connection.timer)
+        self._timers.cancel(connection.stall_timer)
+        if not connection.initiator:
+            self._inbound -= 1
+            self._pending_inbound -= not connection.announced
+        dial = self._attempts.pop(conn, None)
+        if dial is not None:
+            error = connection.reason or DialError("the connection was closed")
+            self._attempt_failed(dial, conn, error, now)
+        if connection.announced:
+            self._forget(connection, now)
+        self.emit(ConnectionClosed(conn, connection.peer, connection.reason))
+
+    def blocked(self, conn: ConnId, full: bool, now: float) -> None:
+        """The socket buffer filled up, or has room again."""
+        connection = self._connections.get(conn)
+        if connection is None:
+            return
+        self._now = now
+        if not full:
+            connection.blocked_since = None
+            self._dirty[conn] = connection
+            if connection.paused:
+                connection.paused = False
+                self._outputs.append(ResumeReading(conn))
+        elif connection.blocked_since is None:
+            connection.blocked_since = now
+            if not connection.stall_timer:
+                self._watch_stall(connection, now)
+
+    def handle_timeout(self, now: float) -> None:
+        """The time of ``next_timeout`` has come; harmless when it has not."""
+        self._now = now
+        self._timers.run(now)
+
+    # Outputs to the runtime.
+
+    def writable(self) -> list[ConnId]:
+        """Connections that have something to send and a socket that takes it."""
+        dirty = self._dirty
+        if not dirty:
+            return []
+        ready = []
+        for conn, connection in list(dirty.items()):
+            if connection.blocked_since is None and connection.wants_write:
+                ready.append(conn)
+            else:
+                del dirty[conn]
+        return ready
+
+    def data_to_send(self, conn: ConnId, now: float) -> bytes:
+        """About 64 KiB for one transport; empty when there is nothing."""
+        connection = self._connections.get(conn)
+        if connection is None:
+            return b""
+        data = connection.data_to_send(now)
+        if connection.draining:
+            self._check_drained(connection)
+        return data
+
+    def poll(self) -> list[Action | Event]:
+        """What happened and what is to be done since the last call, in order."""
+        outputs = self._outputs[:]
+        self._outputs.clear()  # in place: services hold this list's append
+        return outputs
+
+    def next_timeout(self) -> float | None:
+        """When to call ``handle_timeout``, or None."""
+        return self._timers.next_timeout()
+
+    # Commands of the application: peers and connections.
+
+    def listening(self, addresses: Sequence[Multiaddr], now: float) -> None:
+        """Tell where we can be reached; peers that are connected are told."""
+        self.addresses = list(addresses)
+        self._identify.changed(now)
+
+    def handle(self, protocol: str, now: float) -> None:
+        """Accept streams of a protocol; they arrive as ``StreamOpened``."""
+        if not protocol.startswith("/") or len(protocol) > 512 or "\n" in protocol:
+            raise LocalError(f"a protocol name starts with '/' and is short: {protocol[:80]!r}")
+        if protocol in self._handlers:
+            raise LocalError(f"{protocol} has a handler already")
+        self._handlers[protocol] = None
+        self._identify.changed(now)
+
+    def unhandle(self, protocol: str, now: float) -> None:
+        """Accept no more streams of a protocol. Open ones go on."""
+        if self._handlers.get(protocol, self) is not None:
+            raise LocalError(f"the application does not handle {protocol}")
+        del self._handlers[protocol]
+        self._identify.changed(now)
+
+    def add_service(self, service: Service) -> None:
+        """Add a protocol that lives in the node."""
+        for protocol in service.protocols:
+            if protocol in self._handlers:
+                raise LocalError(f"{protocol} has a handler already")
+        service.attach(self)
+        self._services.append(service)
+        for protocol in service.protocols:
+            self._handlers[protocol] = service
+        if type(service).on_event is not Service.on_event:
+            self._watchers.append(service)
+        if isinstance(service, Perf):
+            self._perf = service
+
+    def dial(self, peer: PeerId | None, addresses: Sequence[Multiaddr], now: float) -> RequestId:
+        """Connect to a peer by the addresses given and known.
+
+        ``PeerConnected`` or ``DialFailed`` carries the returned number. A dial to a peer that is
+        being dialed joins it; a peer that is connected stays connected. Without ``peer``, whoever
+        answers is accepted. Raises ``LimitReached`` when too many peers are being dialed.
+        """
+        self._now = now
+        if peer is not None and (known := self._by_peer.get(peer)):
+            request = self.next_id()
+            self.emit(PeerConnected(request, peer, next(iter(known))))
+            return request
+        dial = self._dials_by_peer.get(peer) if peer is not None else None
+        if dial is None:
+            if len(self._dials) >= self.limits.max_pending_dials:
+                raise LimitReached(
+                    f"{self.limits.max_pending_dials} peers are being dialed already "
+                    "(limit max_pending_dials); wait for some or raise it"
+                )
+            dial = PeerDial(self.next_id(), peer)
+            self._dials[dial.id] = dial
+            if peer is not None:
+                self._dials_by_peer[peer] = dial
+        if peer == self.peer_id:
+            self._dial_over(dial)
+            self.emit(DialFailed(dial.id, DialError(f"{peer} is this node itself")))
+            return dial.id
+        own = [_transport_part(address) for address in addresses]
+        if peer is not None:
+            own += [_transport_part(address) for address in self.peers.addresses(peer, now)]
+        dial.add(own, self.limits.max_dial_addresses)
+        if not dial.attempts:
+            self._next_attempt(dial, now)
+        return dial.id
+
+    def cancel_dial(self, dial: RequestId) -> None:
+        """Nobody waits for this dial any more. One that is over is ignored."""
+        found = self._dials.get(dial)
+        if found is not None:
+            self._dial_over(found)
+
+    def close(self, conn: ConnId, now: float) -> None:
+        """Close a connection in order: what was written is delivered first, within 5 s."""
+        connection = self._connections.get(conn)
+        if connection is None or connection.draining or connection.error is not None:
+            return
+        self._now = now
+        if connection.muxer is None:
+            self._fail(connection, StreamReset("closed by us during negotiation"), now)
+            return
+        connection.closing = connection.draining = True
+        for stream in list(connection.app_streams.values()):
+            stream.write_eof()
+        self._draining[conn] = connection
+        self._dirty[conn] = connection
+        self._timers.cancel(connection.timer)
+        self._watch_drain(connection, now + self.limits.close_timeout, -1, now)
+        self._check_drained(connection)
+
+    def abort(self, conn: ConnId, now: float) -> None:
+        """Drop a connection and everything on it at once."""
+        connection = self._connections.get(conn)
+        if connection is not None:
+            self._abort(connection, now)
+
+    def connections(self, peer: PeerId | None = None) -> list[Connection]:
+        """Open connections, oldest first; all of them, or those to one peer."""
+        if peer is not None:
+            return [c for c in self._by_peer.get(peer, {}).values() if not c.closing]
+        return [c for c in self._connections.values() if c.announced and not c.closing]
+
+    def connection(self, peer: PeerId) -> Connection:
+        """The oldest open connection to a peer. Raises ``LocalError`` if there is none."""
+        for connection in self._by_peer.get(peer, {}).values():
+            if not connection.closing:
+                return connection
+        raise LocalError(f"not connected to {peer}: connect first")
+
+    def connected_peers(self) -> list[PeerId]:
+        """Peers with an open connection, in the order of their first one."""
+        return list(self._by_peer)
+
+    def identified(self, peer: PeerId) -> IdentifyInfo | None:
+        """What a connected peer said of itself, None until it has."""
+        for connection in self._by_peer.get(peer, {}).values():
+            info = self._identify.infos.get(connection.id)
+            if info is not None:
+                return info
+        return None
+
+    def ping(self, peer: PeerId, now: float) -> RequestId:
+        """Measure a round trip; ``PingSucceeded`` or ``PingFailed`` carries the number."""
+        connection = self.connection(peer)
+        self._dirty[connection.id] = connection
+        return self._ping.ping(connection, now)
+
+    def perf(self, peer: PeerId, upload: int, download: int, now: float) -> RequestId:
+        """Move bytes both ways; ``PerfFinished`` or ``PerfFailed`` carries the number."""
+        if self._perf is None:
+            self.add_service(Perf())
+        assert self._perf is not None
+        connection = self.connection(peer)
+        self._dirty[connection.id] = connection
+        return self._perf.run(connection, upload, download, now)
+
+    def cancel_perf(self, request: RequestId, now: float) -> None:
+        """Break off a perf run. One that is over is ignored."""
+        if self._perf is not None:
+            self._perf.cancel(request, now)
+
+    # Commands of the application: streams.
+
+    def open_stream(
+        self, peer: PeerId, protocols: Sequence[str], now: float, *, optimistic: bool = True
+    ) -> StreamId:
+        """Open a stream; ``StreamOpened`` or ``StreamFailed`` carries the returned number.
+
+        A single protocol is proposed together with the first bytes written, unless the peer has
+        said that it does not speak it; a refusal then shows as an error on the stream.
+        """
+        connection = self.connection(peer)
+        stream_id = self.next_id()
+        info = self._identify.infos.get(connection.id)
+        if info is not None and protocols and protocols[0] not in info.protocols:
+            optimistic = False
+
+        def on_open(stream: Stream, protocol: str, now: float) -> None:
+            self._opening.pop(stream_id, None)
+            self._add_stream(stream_id, connection, stream, protocol)
+
+        def on_fail(error: Exception, now: float) -> None:
+            self._opening.pop(stream_id, None)
+            opened = self._streams.get(stream_id)
+            if opened is None:
+                self.emit(StreamFailed(stream_id, connection.error or error))
+            else:
+                opened.fail(connection.error or error, now)
+            self._dirty[connection.id] = connection
+
+        self._dirty[connection.id] = connection
+        stream = connection.open_stream(protocols, on_open, on_fail, now, optimistic=optimistic)
+        if stream_id not in self._streams:
+            self._opening[stream_id] = stream
+        return stream_id
+
+    def cancel_open(self, stream: StreamId, now: float) -> None:
+        """Nobody waits for this stream any more: reset it, whether it opened or not."""
+        opening = self._opening.pop(stream, None)
+        if opening is not None:
+            opening.reset()
+        elif stream in self._streams:
+            self.stream_reset(stream, 0, now)
+
+    def stream(self, stream: StreamId) -> AppStream:
+        """An open stream. Raises ``LocalError`` once it was closed or reset by us."""
+        try:
+            return self._streams[stream]
+        except KeyError:
+            raise LocalError(f"stream {stream} was closed") from None
+
+    def stream_read(self, stream: StreamId, max_bytes: int, now: float) -> bytes | None:
+        """Up to ``max_bytes``, b"" at the end, None: wait for ``StreamReadable``."""
+        found = self.stream(stream)
+        data = found.read(max_bytes, now)
+        if data:
+            connection = found.connection
+            self._dirty[connection.id] = connection
+        return data
+
+    def stream_write(self, stream: StreamId, data: bytes | bytearray | memoryview) -> int:
+        """Bytes taken; fewer than all: wait for ``StreamWritable``."""
+        found = self.stream(stream)
+        connection = found.connection
+        self._dirty[connection.id] = connection
+        return found.write(data)
+
+    def stream_drained(self, stream: StreamId) -> bool:
+        """Whether all that was written was handed out; if not, ``StreamDrained`` follows."""
+        return self.stream(stream).drained()
+
+    def stream_write_eof(self, stream: StreamId) -> None:
+        """Close our direction once everything written is sent."""
+        found = self.stream(stream)
+        self._dirty[found.connection.id] = found.connection
+        found.write_eof()
+
+    def stream_close(self, stream: StreamId, now: float) -> None:
+        """Close both directions: what was written is delivered, what still comes is dropped."""
+        found = self._streams.pop(stream, None)
+        if found is not None:
+            found.connection.app_streams.pop(stream, None)
+            self._dirty[found.connection.id] = found.connection
+            found.close(now)
+
+    def stream_reset(self, stream: StreamId, code: int, now: float) -> None:
+        """Abort both directions at once."""
+        found = self._streams.pop(stream, None)
+        if found is not None:
+            found.connection.app_streams.pop(stream, None)
+            self._dirty[found.connection.id] = found.connection
+            found.reset(code, now)
+
+    # What services and connections call (see service.Context and connection.Owner).
+
+    @property
+    def protocols(self) -> list[str]:
+        """Protocols that we accept streams for."""
+        return list(self._handlers)
+
+    def supports(self, protocol: str) -> bool:
+        return protocol in self._handlers
+
+    def wall(self, now: float) -> float:
+        return now + self.epoch
+
+    def next_id(self) -> int:
+        self._next += 1
+        return self._next
+
+    def emit(self, event: Event) -> None:
+        self._outputs.append(event)
+        for service in self._watchers:
+            service.on_event(event, self._now)
+
+    def call_at(self, when: float, reason: str, callback: Callable[[float], object]) -> int:
+        return self._timers.call_at(when, reason, callback)
+
+    def cancel(self, handle: int) -> None:
+        self._timers.cancel(handle)
+
+    def touch(self, connection: Connection) -> None:
+        if connection.id in self._connections:
+            self._dirty[connection.id] = connection
+
+    def on_upgraded(self, connection: Connection, now: float) -> None:
+        peer = connection.peer
+        assert peer is not None and connection.muxer is not None
+        self._timers.cancel(connection.timer)
+        if peer == self.peer_id:
+            raise HandshakeError("the connection leads back to this node")
+        same = self._by_peer.get(peer, {})
+        if len(same) >= self.limits.max_connections_per_peer:
+            raise MuxerError(
+                f"{len(same)} connections to {peer} are open already "
+                "(limit max_connections_per_peer)",
+                RESOURCE_LIMIT,
+            )
+        if not connection.initiator:
+            self._pending_inbound -= 1
+        connection.announced = True
+        self._by_peer.setdefault(peer, {})[connection.id] = connection
+        self.peers.connected(peer)
+        self.emit(
+            ConnectionOpened(connection.id, peer, not connection.initiator, connection.remote)
+        )
+        dial = self._attempts.get(connection.id)
+        if dial is not None:
+            address, timer = dial.attempts.pop(connection.id)
+            self._timers.cancel(timer)
+            self.peers.add_addresses(peer, (address,), now)
+            del self._attempts[connection.id]
+            self._dial_over(dial)
+            self.emit(PeerConnected(dial.id, peer, connection.id))
+        if peer in self._dials_by_peer:  # it reached us while we were still trying
+            other = self._dials_by_peer[peer]
+            self._dial_over(other)
+            self.emit(PeerConnected(other.id, peer, connection.id))
+        self._arm_muxer(connection)
+        for service in self._services:
+            service.on_connected(connection, now)
+
+    def on_stream(self, connection: Connection, stream: Stream, protocol: str, now: float) -> None:
+        service = self._handlers.get(protocol)
+        if service is not None:
+            service.on_stream(connection, stream, protocol, now)
+        else:
+            self._add_stream(self.next_id(), connection, stream, protocol)
+
+    # Inside.
+
+    def _add_stream(
+        self, stream_id: StreamId, connection: Connection, stream: Stream, protocol: str
+    ) -> None:
+        opened = AppStream(stream_id, connection, stream, protocol, self.emit)
+        self._streams[stream_id] = opened
+        connection.app_streams[stream_id] = opened
+        assert connection.peer is not None
+        self.emit(StreamOpened(stream_id, connection.id, connection.peer, protocol, stream.inbound))
+
+    def _admit(self, remote: Multiaddr | None, now: float) -> bool:
+        """Decide about an accepted transport before any byte of it is looked at."""
+        limits = self.limits
+        if (
+            len(self._connections) >= limits.max_connections
+            or self._inbound >= limits.max_inbound_connections
+            or self._pending_inbound >= limits.max_pending_inbound
+        ):
+            return False
+        source = _rate_group(remote)
+        return source is None or self._arrivals.allow(source, now)
+
+    def _next_attempt(self, dial: PeerDial, now: float) -> None:
+        """Start the next address of a dial, or end it when there is none and none is under way."""
+        if dial.id not in self._dials:
+            return
+        self._timers.cancel(dial.timer)
+        if dial.exhausted:
+            self._dial_over(dial)
+            self.emit(DialFailed(dial.id, dial.error()))
+            return
+        limits = self.limits
+        if dial.queue and len(dial.attempts) < limits.max_parallel_dials:
+            address = dial.queue.popleft()
+            conn = self.next_id()
+            timer = self._timers.call_at(
+                now + limits.dial_timeout,
+                "dial",
+                lambda now: self._attempt_expired(conn, now),
+            )
+            dial.attempts[conn] = (address, timer)
+            self._attempts[conn] = dial
+            self._outputs.append(Dial(conn, address))
+        if dial.queue:
+            dial.timer = self._timers.call_at(
+                now + limits.dial_stagger,
+                "dial the next address",
+                lambda now: self._next_attempt(dial, now),
+            )
+
+    def _attempt_failed(self, dial: PeerDial, conn: ConnId, error: Exception, now: float) -> None:
+        self._timers.cancel(dial.attempts[conn][1])
+        dial.failed(conn, error)
+        self._next_attempt(dial, now)
+
+    def _attempt_expired(self, conn: ConnId, now: float) -> None:
+        dial = self._attempts.get(conn)
+        if dial is not None:
+            error = TimedOut(f"no answer within {self.limits.dial_timeout:g} s")
+            connection = self._connections.get(conn)
+            if connection is not None:
+                self._fail(connection, error, now)
+            else:
+                self._outputs.append(CloseConnection(conn, abort=True))
+                self.dial_failed(conn, error, now)
+
+    def _dial_over(self, dial: PeerDial) -> None:
+        """Forget a dial and drop what is still under way for it."""
+        self._timers.cancel(dial.timer)
+        self._dials.pop(dial.id, None)
+        if dial.peer is not None and self._dials_by_peer.get(dial.peer) is dial:
+            del self._dials_by_peer[dial.peer]
+        for conn, (_, timer) in dial.attempts.items():
+            self._timers.cancel(timer)
+            self._attempts.pop(conn, None)
+            self._outputs.append(CloseConnection(conn, abort=True))
+        dial.attempts.clear()
+
+    def _upgrade_expired(self, connection: Connection, now: float) -> None:
+        if connection.error is None:
+            limit = self.limits.upgrade_timeout
+            self._fail(connection, TimedOut(f"negotiation took longer than {limit:g} s"), now)
+
+    def _arm_muxer(self, connection: Connection) -> None:
+        assert connection.muxer is not None
+        when = connection.muxer.next_timeout()
+        if when is not None:
+            connection.timer = self._timers.call_at(
+                when, "keepalive", lambda now: self._muxer_due(connection, now)
+            )
+
+    def _muxer_due(self, connection: Connection, now: float) -> None:
+        if connection.error is None and connection.muxer is not None:
+            try:
+                connection.muxer.handle_timeout(now)
+            except RemoteError as error:
+                self._fail(connection, error, now)
+            else:
+                self._dirty[connection.id] = connection
+                self._arm_muxer(connection)
+
+    def _pause(self, connection: Connection) -> None:
+        """Stop reading from a peer that makes us answer and reads no answers."""
+        muxer = connection.muxer
+        if muxer is not None and not connection.paused and muxer.queued_control > PAUSE_AT:
+            connection.paused = True
+            self._outputs.append(PauseReading(connection.id))
+
+    def _watch_stall(self, connection: Connection, now: float) -> None:
+        """Cut a peer off that has not taken a byte for ``send_timeout``."""
+        since = connection.blocked_since
+        connection.stall_timer = 0
+        if since is None or connection.id not in self._connections:
+            return
+        limit = self.limits.send_timeout
+        if now - since >= limit:
+            self._fail(connection, TimedOut(f"the peer has read nothing for {limit:g} s"), now)
+            return
+        connection.stall_timer = self._timers.call_at(
+            since + limit, "stall", lambda now: self._watch_stall(connection, now)
+        )
+
+    def _fail(self, connection: Connection, error: Exception, now: float) -> None:
+        """End a connection because of ``error``; a last word to the peer goes out first."""
+        if connection.error is None:
+            connection.fail(error, now)
+            self._dirty[connection.id] = connection
+            self._outputs.append(CloseConnection(connection.id, abort=True))
+
+    def _abort(self, connection: Connection, now: float) -> None:
+        if connection.id in self._connections:
+            connection.lost(None, now)
+            self._outputs.append(CloseConnection(connection.id, abort=True))
+
+    def _watch_drain(
+        self, connection: Connection, deadline: float, before: int, now: float
+    ) -> None:
+        """Stop waiting for a peer that takes nothing for a second, or too long in all."""
+        unsent = connection.unsent()
+        if now >= deadline or unsent == before:
+            self._abort(connection, now)
+            return
+        connection.timer = self._timers.call_at(
+            min(now + 1.0, deadline),
+            "close",
+            lambda now: self._watch_drain(connection, deadline, unsent, now),
+        )
+
+    def _check_drained(self, connection: Connection) -> None:
+        if connection.id in self._draining and connection.drained():
+            del self._draining[connection.id]
+            self._finish(connection)
+
+    def _finish(self, connection: Connection) -> None:
+        """Close our direction of the transport."""
+        connection.finished = True
+        self._outputs.append(CloseConnection(connection.id, abort=False))
+
+    def _forget(self, connection: Connection, now: float) -> None:
+        peer = connection.peer
+        assert peer is not None
+        same = self._by_peer[peer]
+        del same[connection.id]
+        if not same:
+            del self._by_peer[peer]
+            self.peers.disconnected(peer)
+        for service in self._services:
+            service.on_disconnected(connection, now)
+
+
+def _transport_part(address: Multiaddr) -> Multiaddr:
+    """The address without a final /p2p component."""
+    last = address.components[-1]
+    if last.name == "p2p" and len(address.components) > 1:
+        return address.decapsulate(Multiaddr(f"/p2p/{last.value}")) or address
+    return address
+
+
+def _rate_group(remote: Multiaddr | None) -> str | None:
+    """Whom an arrival is counted against: an IPv4 address or an IPv6 /56; None for loopback."""
+    if remote is None:
+        return None
+    text = remote.get("ip4") or remote.get("ip6")
+    if text is None:
+        return None
+    ip = ip_address(text)
+    if ip.is_loopback:
+        return None
+    return text if ip.version == 4 else ip.exploded[:17]
+
+
+__all__ = ["Node"]

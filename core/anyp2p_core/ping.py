@@ -1,0 +1,185 @@
+"""/ipfs/ping/1.0.0: send 32 random bytes, the peer echoes them.
+
+Spec: https://github.com/libp2p/specs/blob/master/ping/ping.md
+
+    opener    32 bytes  ->
+                        <-  the same 32 bytes      repeated on one stream
+
+    no stream --send--> WAITING --echo--> IDLE --send--> WAITING
+                        WAITING --other bytes, end, or late--> failed, the stream is reset
+"""
+
+from collections import deque
+
+from .connection import Connection
+from .errors import RemoteError, TimedOut
+from .events import PingFailed, PingSucceeded
+from .service import Service
+from .yamux_stream import Stream
+
+PROTOCOL = "/ipfs/ping/1.0.0"
+SIZE = 32
+
+
+class Pending:
+    """One ping under way."""
+
+    __slots__ = ("payload", "request", "sent_at", "timer")
+
+    def __init__(self, request: int, payload: bytes, sent_at: float, timer: int) -> None:
+        self.request = request
+        self.payload = payload
+        self.sent_at = sent_at
+        self.timer = timer
+
+
+class Pinger:
+    """Our ping stream to one connection; pings on it are answered in order."""
+
+    __slots__ = ("connection", "pending", "_received", "_service", "_stream")
+
+    def __init__(self, service: "Ping", connection: Connection, now: float) -> None:
+        self.connection = connection
+        self.pending: deque[Pending] = deque()
+        self._received = b""
+        self._service = service
+        self._stream = connection.open_stream((PROTOCOL,), self._on_open, self.fail, now)
+
+    def send(self, request: int, now: float) -> None:
+        """Send one ping."""
+        service = self._service
+        context = service.context
+        timer = context.call_at(now + context.limits.ping_timeout, "ping", self._expire)
+        payload = context.entropy(SIZE)
+        self.pending.append(Pending(request, payload, now, timer))
+        self._stream.write(payload)
+
+    def fail(self, error: Exception, now: float) -> None:
+        """Every ping under way failed; the next one opens a new stream."""
+        service, connection = self._service, self.connection
+        context = service.context
+        if service.pingers.get(connection.id) is self:
+            del service.pingers[connection.id]
+        while self.pending:
+            ping = self.pending.popleft()
+            context.cancel(ping.timer)
+            assert connection.peer is not None
+            context.emit(PingFailed(ping.request, connection.id, connection.peer, error))
+
+    def _on_open(self, stream: Stream, protocol: str, now: float) -> None:
+        stream.on_data = self._on_data
+        stream.on_eof = self._on_eof
+        stream.on_reset = self._on_reset
+
+    def _on_data(self, data: bytes, now: float) -> None:
+        self._stream.credit(len(data), now)
+        pending = self.pending
+        received = self._received + data if self._received else data
+        while pending and len(received) >= SIZE:
+            ping = pending[0]
+            if received[:SIZE] != ping.payload:
+                break
+            pending.popleft()
+            received = received[SIZE:]
+            context = self._service.context
+            context.cancel(ping.timer)
+            connection = self.connection
+            assert connection.peer is not None
+            rtt = now - ping.sent_at
+            context.emit(PingSucceeded(ping.request, connection.id, connection.peer, rtt))
+        self._received = received
+        if received and (not pending or not pending[0].payload.startswith(received[:SIZE])):
+            self._stream.reset()
+            self.fail(RemoteError("the peer's echo differs from the ping that was sent"), now)
+
+    def _on_eof(self, now: float) -> None:
+        self._stream.write_eof()
+        self.fail(RemoteError("the peer closed the ping stream"), now)
+
+    def _on_reset(self, code: int, now: float) -> None:
+        reason = self.connection.error or RemoteError(
+            f"the peer reset the ping stream (code {code:#x})"
+        )
+        self.fail(reason, now)
+
+    def _expire(self, now: float) -> None:
+        limit = self._service.context.limits.ping_timeout
+        self._stream.reset()
+        self._service.context.touch(self.connection)
+        self.fail(TimedOut(f"no answer to a ping within {limit:g} s"), now)
+
+
+class Ponger:
+    """A ping stream that the peer opened."""
+
+    __slots__ = ("_pending", "_service", "_stream", "_conn")
+
+    def __init__(self, service: "Ping", conn: int, stream: Stream) -> None:
+        self._service = service
+        self._stream = stream
+        self._conn = conn
+        self._pending = b""
+        stream.on_data = self._on_data
+        stream.on_eof = self._on_eof
+        stream.on_reset = self._on_reset
+
+    def _on_data(self, data: bytes, now: float) -> None:
+        stream = self._stream
+        stream.credit(len(data), now)
+        pending = self._pending + data if self._pending else data
+        whole = len(pending) // SIZE * SIZE
+        if whole:
+            if stream.write(pending[:whole]) < whole:  # it sends pings and reads no answers
+                self._service.released(self._conn)
+                stream.reset()
+                return
+            pending = pending[whole:]
+        self._pending = pending
+
+    def _on_eof(self, now: float) -> None:
+        self._service.released(self._conn)
+        self._stream.write_eof()
+
+    def _on_reset(self, code: int, now: float) -> None:
+        self._service.released(self._conn)
+
+
+class Ping(Service):
+    """Answers pings, and measures round trips."""
+
+    protocols = (PROTOCOL,)
+
+    def __init__(self) -> None:
+        self.pingers: dict[int, Pinger] = {}
+        self._serving: dict[int, int] = {}
+
+    def ping(self, connection: Connection, now: float) -> int:
+        """Send one ping; ``PingSucceeded`` or ``PingFailed`` carries the returned number."""
+        pinger = self.pingers.get(connection.id)
+        if pinger is None:
+            pinger = self.pingers[connection.id] = Pinger(self, connection, now)
+        request = self.context.next_id()
+        pinger.send(request, now)
+        return request
+
+    def on_stream(self, connection: Connection, stream: Stream, protocol: str, now: float) -> None:
+        held = self._serving.get(connection.id, 0)
+        if held >= self.context.limits.max_inbound_pings:
+            stream.reset()
+            return
+        self._serving[connection.id] = held + 1
+        Ponger(self, connection.id, stream)
+
+    def on_disconnected(self, connection: Connection, now: float) -> None:
+        self._serving.pop(connection.id, None)
+        pinger = self.pingers.get(connection.id)
+        if pinger is not None and connection.error is not None:
+            pinger.fail(connection.error, now)
+
+    def released(self, conn: int) -> None:
+        """A stream that the peer opened is gone."""
+        held = self._serving.get(conn, 0)
+        if held > 1:
+            self._serving[conn] = held - 1
+        else:
+            self._serving.pop(conn, None)

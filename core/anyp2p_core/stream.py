@@ -1,0 +1,210 @@
+"""The application's end of a multiplexed stream: what arrived and was not read yet.
+
+    reading   OPEN --FIN--> bytes that are left, then b"" for ever
+    writing   OPEN --write_eof--> closed
+    either    --reset by a side, or connection lost--> error, after the bytes that are left
+
+Bytes that the application has not read are not credited to the peer, so a slow reader stops its
+sender by the stream's window.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .errors import LocalError, StreamReset
+from .events import Event, StreamDrained, StreamReadable, StreamWritable
+from .yamux_stream import Stream
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+COALESCE = 4096
+"""Smaller pieces than this are joined while they wait, so that tiny frames cost no object each."""
+
+RESOURCE_LIMIT = 0x1002
+"""Stream reset code of go peers for a resource limit."""
+
+
+class AppStream:
+    """A stream that the application reads and writes.
+
+    Raises ``LocalError`` for what its state does not allow and ``StreamReset`` or ``ConnectionLost``
+    once it broke.
+    """
+
+    __slots__ = (
+        "id", "connection", "protocol", "inbound", "error", "unread",
+        "_chunks", "_offset", "_eof", "_emit", "_stream", "_want_drained",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stream_id: int,
+        connection: "Connection",
+        stream: Stream,
+        protocol: str,
+        emit: Callable[[Event], object],
+    ) -> None:
+        self.id = stream_id
+        self.connection = connection
+        self.protocol = protocol
+        self.inbound = stream.inbound
+        self.error: Exception | None = None
+        self.unread = 0
+        """Bytes received and not read."""
+        self._chunks: deque[bytes | bytearray] = deque()
+        self._offset = 0
+        self._eof = False
+        self._emit = emit
+        self._stream = stream
+        self._want_drained = False
+        stream.on_data = self._on_data
+        stream.on_eof = self._on_eof
+        stream.on_reset = self._on_reset
+        stream.on_writable = self._on_writable
+
+    # Commands.
+
+    def read(self, max_bytes: int, now: float) -> bytes | None:
+        """Up to ``max_bytes`` bytes, b"" at the end of the stream, None when there is nothing yet."""
+        chunks = self._chunks
+        if not chunks:
+            if self._eof:
+                return b""
+            if self.error is not None:
+                raise self.error.with_traceback(None)
+            return None
+        if max_bytes <= 0:
+            return b""
+        offset = self._offset
+        chunk = chunks[0]
+        size = len(chunk) - offset
+        if size <= max_bytes:
+            chunks.popleft()
+            data = bytes(chunk) if not offset else bytes(memoryview(chunk)[offset:])
+            self._offset = 0
+        else:
+            size = max_bytes
+            data = bytes(memoryview(chunk)[offset : offset + size])
+            self._offset = offset + size
+        self.unread -= size
+        self.connection.on_read(self._stream, size, now)
+        return data
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Queue bytes and return how many were taken; fewer than all: wait for ``StreamWritable``."""
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        return self._stream.write(data)
+
+    def write_eof(self) -> None:
+        """Close our direction once everything written is sent. Harmless when repeated."""
+        if self.error is None and not self._stream.eof_sent:
+            self._stream.write_eof()
+
+    def drained(self) -> bool:
+        """Whether everything written was handed to the transport; if not, ``StreamDrained`` follows."""
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if self._stream.unsent:
+            self._stream.on_drained = self._on_drained
+            return False
+        return True
+
+    def close(self, now: float) -> None:
+        """Close both directions: what was written is delivered, what still arrives is dropped."""
+        if self.error is None:
+            self.write_eof()
+            self._stream.stop_reading()
+        self._drop(now)
+
+    def reset(self, code: int, now: float) -> None:
+        """Abort both directions at once; reads and writes fail from now on."""
+        if self.error is None:
+            self._stream.reset(code)
+            self.error = StreamReset(f"stream {self.protocol} was reset by us", code)
+        self._drop(now)
+
+    def fail(self, error: Exception, now: float) -> None:
+        """The stream broke for the reason given."""
+        if self.error is None:
+            self.error = error
+            self._wake()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more can come: end of stream or error, and all bytes read."""
+        return not self._chunks and (self._eof or self.error is not None)
+
+    # Callbacks of the muxer's stream.
+
+    def _on_data(self, data: bytes, now: float) -> None:
+        chunks = self._chunks
+        if not chunks:
+            self._emit(StreamReadable(self.id))
+            chunks.append(data)
+        elif len(data) >= COALESCE:
+            chunks.append(data)
+        else:
+            last = chunks[-1]
+            if type(last) is bytearray and len(last) < 4 * COALESCE:
+                last += data
+            else:
+                chunks.append(bytearray(data))
+        size = len(data)
+        self.unread += size
+        self.connection.on_unread(size, now)
+
+    def _on_eof(self, now: float) -> None:
+        self._eof = True
+        self._emit(StreamReadable(self.id))
+
+    def _on_reset(self, code: int, now: float) -> None:
+        reason = self.connection.error
+        if self._stream.shed:
+            self._shed(now)
+        elif reason is not None:
+            self.fail(reason, now)
+        else:
+            peer = self.connection.peer
+            text = f"stream {self.protocol} was reset by peer {peer} (code {code:#x})"
+            self.fail(StreamReset(text, code), now)
+
+    def _on_writable(self, now: float) -> None:
+        self._emit(StreamWritable(self.id))
+
+    def _on_drained(self, now: float) -> None:
+        self._emit(StreamDrained(self.id))
+
+    def overflow(self, now: float) -> None:
+        """The node holds too much unread data, and this stream most of its connection's."""
+        self._stream.reset(RESOURCE_LIMIT)
+        self._shed(now)
+
+    def _shed(self, now: float) -> None:
+        text = (
+            f"stream {self.protocol} was reset by us: {self.unread} bytes were left unread, more "
+            "than the limits max_unread and max_unread_total allow; read faster or raise them"
+        )
+        self._drop(now)
+        self.fail(StreamReset(text, RESOURCE_LIMIT), now)
+
+    def _wake(self) -> None:
+        self._emit(StreamReadable(self.id))
+        self._emit(StreamWritable(self.id))
+        self._emit(StreamDrained(self.id))
+
+    def _drop(self, now: float) -> None:
+        """Forget unread bytes."""
+        self._chunks.clear()
+        self._offset = 0
+        if self.unread:
+            size, self.unread = self.unread, 0
+            self.connection.on_read(self._stream, size, now)
+
+
+def require_bytes(data: object) -> None:
+    """Refuse text and numbers with a sentence instead of a riddle."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise LocalError(f"a stream carries bytes, not {type(data).__name__}")
