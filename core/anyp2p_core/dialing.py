@@ -9,10 +9,14 @@ After RFC 8305 (happy eyeballs): families alternate, attempts start 250 ms apart
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Protocol
 
-from .errors import DialError
+from .errors import DialError, LimitReached, TimedOut
+from .events import Action, CloseConnection, Dial, DialFailed, Event, PeerConnected
+from .limits import Limits
 from .multiaddr import Multiaddr
 from .peer_id import PeerId
+from .timers import Timers
 
 
 def plan(addresses: Iterable[Multiaddr]) -> list[Multiaddr]:
@@ -70,3 +74,141 @@ class PeerDial:
             return DialError(f"cannot dial {who}: no address is known; connect to a full address")
         reasons = "; ".join(f"{address}: {reason}" for address, reason in self.failures)
         return DialError(f"cannot dial {who}: {reasons}", tuple(self.failures))
+
+
+class Owner(Protocol):
+    """What dialing needs from its node."""
+
+    limits: Limits
+    peer_id: PeerId
+    timers: Timers
+
+    def next_id(self) -> int: ...
+    def act(self, action: Action) -> object: ...
+    def emit(self, event: Event) -> object: ...
+    def fail(self, conn: int, error: Exception, now: float) -> bool:
+        """End a connection that exists; False when the transport is not open yet."""
+        ...
+
+
+class Dialing:
+    """All dials of a node."""
+
+    __slots__ = ("_attempts", "_by_peer", "_dials", "_owner")
+
+    def __init__(self, owner: Owner) -> None:
+        self._attempts: dict[int, PeerDial] = {}
+        self._by_peer: dict[PeerId, PeerDial] = {}
+        self._dials: dict[int, PeerDial] = {}
+        self._owner = owner
+
+    def __len__(self) -> int:
+        """Dials under way."""
+        return len(self._dials)
+
+    def attempt(self, conn: int) -> PeerDial | None:
+        """The dial that a connection is made for."""
+        return self._attempts.get(conn)
+
+    def dial(self, peer: PeerId | None, addresses: Iterable[Multiaddr], now: float) -> int:
+        """Start a dial, or join the one to the same peer; returns its number."""
+        owner = self._owner
+        dial = self._by_peer.get(peer) if peer is not None else None
+        if dial is None:
+            limit = owner.limits.max_pending_dials
+            if len(self._dials) >= limit:
+                raise LimitReached(
+                    f"{limit} peers are being dialed already (limit max_pending_dials): "
+                    "wait for some, or raise it"
+                )
+            dial = PeerDial(owner.next_id(), peer)
+            self._dials[dial.id] = dial
+            if peer is not None:
+                self._by_peer[peer] = dial
+        if peer == owner.peer_id:
+            self._over(dial)
+            owner.emit(DialFailed(dial.id, DialError(f"{peer} is this node itself")))
+            return dial.id
+        dial.add(addresses, owner.limits.max_dial_addresses)
+        if not dial.attempts:
+            self._next(dial, now)
+        return dial.id
+
+    def cancel(self, dial: int) -> None:
+        """Give up a dial; one that is over is ignored."""
+        found = self._dials.get(dial)
+        if found is not None:
+            self._over(found)
+
+    def failed(self, conn: int, error: Exception, now: float) -> None:
+        """A connection did not come about; ignored when it belongs to no dial."""
+        dial = self._attempts.pop(conn, None)
+        if dial is not None:
+            self._owner.timers.cancel(dial.attempts[conn][1])
+            dial.failed(conn, error)
+            self._next(dial, now)
+
+    def connected(self, conn: int, peer: PeerId) -> Multiaddr | None:
+        """A peer is connected, by us or by itself: every dial to it has succeeded.
+
+        Returns the address that we dialed, None if the peer came to us.
+        """
+        address = None
+        dial = self._attempts.pop(conn, None)
+        if dial is not None:
+            address, timer = dial.attempts.pop(conn)
+            self._owner.timers.cancel(timer)
+            self._over(dial)
+            self._owner.emit(PeerConnected(dial.id, peer, conn))
+        dial = self._by_peer.get(peer)
+        if dial is not None:
+            self._over(dial)
+            self._owner.emit(PeerConnected(dial.id, peer, conn))
+        return address
+
+    def _next(self, dial: PeerDial, now: float) -> None:
+        """Start the next address, or end the dial when none is left and none is under way."""
+        if dial.id not in self._dials:
+            return
+        owner = self._owner
+        timers, limits = owner.timers, owner.limits
+        timers.cancel(dial.timer)
+        if dial.exhausted:
+            self._over(dial)
+            owner.emit(DialFailed(dial.id, dial.error()))
+            return
+        if dial.queue and len(dial.attempts) < limits.max_parallel_dials:
+            address = dial.queue.popleft()
+            conn = owner.next_id()
+            timer = timers.call_at(
+                now + limits.dial_timeout, "dial", lambda now: self._expired(conn, now)
+            )
+            dial.attempts[conn] = (address, timer)
+            self._attempts[conn] = dial
+            owner.act(Dial(conn, address))
+        if dial.queue:
+            dial.timer = timers.call_at(
+                now + limits.dial_stagger,
+                "dial the next address",
+                lambda now: self._next(dial, now),
+            )
+
+    def _expired(self, conn: int, now: float) -> None:
+        owner = self._owner
+        error = TimedOut(f"no answer within {owner.limits.dial_timeout:g} s")
+        if not owner.fail(conn, error, now):
+            owner.act(CloseConnection(conn, abort=True))
+            self.failed(conn, error, now)
+
+    def _over(self, dial: PeerDial) -> None:
+        """Forget a dial and drop what is still under way for it."""
+        owner = self._owner
+        owner.timers.cancel(dial.timer)
+        self._dials.pop(dial.id, None)
+        if dial.peer is not None and self._by_peer.get(dial.peer) is dial:
+            del self._by_peer[dial.peer]
+        for conn, (_, timer) in dial.attempts.items():
+            owner.timers.cancel(timer)
+            self._attempts.pop(conn, None)
+            owner.act(CloseConnection(conn, abort=True))
+        dial.attempts.clear()

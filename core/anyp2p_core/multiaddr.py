@@ -188,7 +188,10 @@ def _split(data: bytes) -> tuple[_Part, ...]:
     while pos < end:
         if len(parts) == MAX_COMPONENTS:
             raise DecodeError(f"an address of more than {MAX_COMPONENTS} components")
-        code, pos = varint.decode(data, pos)
+        code = data[pos]
+        pos += 1
+        if code > 0x7F:
+            code, pos = varint.decode(data, pos - 1)
         protocol = _BY_CODE.get(code)
         if protocol is None:
             raise DecodeError(f"unknown protocol {code:#x} in an address")
@@ -324,11 +327,11 @@ def _peer(text: str) -> bytes:
 
 def _check_peer(raw: bytes) -> None:
     """Peer ids are sha2-256 or an inlined key of 1 to 42 bytes."""
-    code, digest = multihash.decode(raw)
-    if code == multihash.SHA2_256 and len(digest) == 32:
+    size = len(raw) - 2  # of the digest: both kinds have one-byte codes and lengths
+    if raw.startswith(b"\x12\x20") and size == 32:
         return
-    if code != multihash.IDENTITY or not 0 < len(digest) <= 42:
-        raise ValueError("not the hash of a key, and not a short key")
+    if not (raw.startswith(b"\0") and 0 < size <= 42 and raw[1] == size):
+        raise ValueError("not a sha2-256 multihash, and not an inlined key of up to 42 bytes")
 
 
 def _onion(size: int, text: str) -> bytes:

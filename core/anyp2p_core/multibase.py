@@ -117,6 +117,11 @@ class _Bits:
         return (number >> unused).to_bytes(size)
 
 
+_RUN = 5
+"""Digits per operation on the big number: 58**5 is the largest power that fits in 30 bits, which
+Python computes with fastest."""
+
+
 class _Number:
     """One big number; every leading zero byte is one leading zero digit."""
 
@@ -126,7 +131,7 @@ class _Number:
         self.prefix = prefix
         self._alphabet = alphabet
         self._base = len(alphabet)
-        self._chunk = self._base**10  # ten digits at a time: fewer operations on the big number
+        self._chunk = self._base**_RUN
         self._values = {
             variant: value
             for value, char in enumerate(alphabet)
@@ -144,7 +149,7 @@ class _Number:
         digits: list[str] = []
         while number:
             number, part = divmod(number, self._chunk)
-            for _ in range(10):
+            for _ in range(_RUN):
                 part, value = divmod(part, base)
                 digits.append(alphabet[value])
         return alphabet[0] * zeros + "".join(reversed(digits)).lstrip(alphabet[0])
@@ -157,9 +162,9 @@ class _Number:
         base, values = self._base, self._values
         number = 0
         try:
-            for start in range(len(text) % 10 - 10, len(text), 10):
+            for start in range(len(text) % _RUN - _RUN, len(text), _RUN):
                 part = 0
-                for char in text[max(start, 0) : start + 10]:
+                for char in text[max(start, 0) : start + _RUN]:
                     part = part * base + values[char]
                 number = number * self._chunk + part
         except KeyError:

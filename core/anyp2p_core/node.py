@@ -23,11 +23,10 @@ from ipaddress import ip_address
 
 from .connection import Connection
 from .crypto import Choice, Crypto, Entropy
-from .dialing import PeerDial
+from .dialing import Dialing
 from .errors import (
     DialError,
     HandshakeError,
-    LimitReached,
     LocalError,
     MuxerError,
     RemoteError,
@@ -40,8 +39,6 @@ from .events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnId,
-    Dial,
-    DialFailed,
     Event,
     PauseReading,
     PeerConnected,
@@ -99,6 +96,7 @@ class Node:
         self.peers = Peerstore(self.limits)
         self.addresses: list[Multiaddr] = []
         """Where we listen, without our peer id."""
+        self.timers = Timers()
         self.unread = 0
         """Bytes that applications left unread, over all connections."""
         self.epoch = epoch
@@ -107,16 +105,13 @@ class Node:
         self._by_peer: dict[PeerId, dict[ConnId, Connection]] = {}
         self._pending_inbound = 0
         self._inbound = 0
-        self._dials: dict[RequestId, PeerDial] = {}
-        self._dials_by_peer: dict[PeerId, PeerDial] = {}
-        self._attempts: dict[ConnId, PeerDial] = {}
+        self._dialing = Dialing(self)
         self._streams: dict[StreamId, AppStream] = {}
         self._opening: dict[StreamId, Stream] = {}
         self._handlers: dict[str, Service | None] = {}
         self._outputs: list[Action | Event] = []
         self._dirty: dict[ConnId, Connection] = {}
         self._draining: dict[ConnId, Connection] = {}
-        self._timers = Timers()
         self._arrivals = RateLimiter(
             rate=self.limits.inbound_rate_per_ip, burst=self.limits.inbound_burst_per_ip
         )
@@ -154,7 +149,7 @@ class Node:
             self._inbound += 1
             self._pending_inbound += 1
         else:
-            dial = self._attempts.get(conn)
+            dial = self._dialing.attempt(conn)
             if dial is None or conn in self._connections:
                 self._outputs.append(CloseConnection(conn, abort=True))
                 return conn
@@ -169,7 +164,7 @@ class Node:
         )
         self._connections[conn] = connection
         self._dirty[conn] = connection
-        connection.timer = self._timers.call_at(
+        connection.timer = self.timers.call_at(
             now + self.limits.upgrade_timeout,
             "upgrade",
             lambda now: self._upgrade_expired(connection, now),
@@ -179,9 +174,7 @@ class Node:
     def dial_failed(self, conn: ConnId, error: Exception, now: float) -> None:
         """A ``Dial`` could not be carried out."""
         self._now = now
-        dial = self._attempts.pop(conn, None)
-        if dial is not None:
-            self._attempt_failed(dial, conn, error, now)
+        self._dialing.failed(conn, error, now)
 
     def receive(self, conn: ConnId, data: bytes, now: float) -> None:
         """Bytes arrived on a transport."""
@@ -218,21 +211,19 @@ class Node:
         self._dirty.pop(conn, None)
         self._draining.pop(conn, None)
         if connection is None:
-            self.dial_failed(conn, error or DialError("cancelled"), now)
+            self._dialing.failed(conn, error or DialError("the dial was cancelled"), now)
             return
         upgraded = connection.muxer is not None
         if error is None and not upgraded and connection.reason is None:
             error = HandshakeError("the connection was closed during negotiation")
         connection.lost(error, now)
-        self._timers.cancel(connection.timer)
-        self._timers.cancel(connection.stall_timer)
+        self.timers.cancel(connection.timer)
+        self.timers.cancel(connection.stall_timer)
         if not connection.initiator:
             self._inbound -= 1
             self._pending_inbound -= not connection.announced
-        dial = self._attempts.pop(conn, None)
-        if dial is not None:
-            error = connection.reason or DialError("the connection was closed")
-            self._attempt_failed(dial, conn, error, now)
+        reason = connection.reason or DialError("the connection was closed")
+        self._dialing.failed(conn, reason, now)
         if connection.announced:
             self._forget(connection, now)
         self.emit(ConnectionClosed(conn, connection.peer, connection.reason))
@@ -257,7 +248,7 @@ class Node:
     def handle_timeout(self, now: float) -> None:
         """The time of ``next_timeout`` has come; harmless when it has not."""
         self._now = now
-        self._timers.run(now)
+        self.timers.run(now)
 
     # Outputs to the runtime.
 
@@ -292,7 +283,7 @@ class Node:
 
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout``, or None."""
-        return self._timers.next_timeout()
+        return self.timers.next_timeout()
 
     # Commands of the application: peers and connections.
 
@@ -343,34 +334,14 @@ class Node:
             request = self.next_id()
             self.emit(PeerConnected(request, peer, next(iter(known))))
             return request
-        dial = self._dials_by_peer.get(peer) if peer is not None else None
-        if dial is None:
-            if len(self._dials) >= self.limits.max_pending_dials:
-                raise LimitReached(
-                    f"{self.limits.max_pending_dials} peers are being dialed already "
-                    "(limit max_pending_dials); wait for some or raise it"
-                )
-            dial = PeerDial(self.next_id(), peer)
-            self._dials[dial.id] = dial
-            if peer is not None:
-                self._dials_by_peer[peer] = dial
-        if peer == self.peer_id:
-            self._dial_over(dial)
-            self.emit(DialFailed(dial.id, DialError(f"{peer} is this node itself")))
-            return dial.id
         own = [_transport_part(address) for address in addresses]
         if peer is not None:
             own += [_transport_part(address) for address in self.peers.addresses(peer, now)]
-        dial.add(own, self.limits.max_dial_addresses)
-        if not dial.attempts:
-            self._next_attempt(dial, now)
-        return dial.id
+        return self._dialing.dial(peer, own, now)
 
     def cancel_dial(self, dial: RequestId) -> None:
         """Nobody waits for this dial any more. One that is over is ignored."""
-        found = self._dials.get(dial)
-        if found is not None:
-            self._dial_over(found)
+        self._dialing.cancel(dial)
 
     def close(self, conn: ConnId, now: float) -> None:
         """Close a connection in order: what was written is delivered first, within 5 s."""
@@ -386,7 +357,7 @@ class Node:
             stream.write_eof()
         self._draining[conn] = connection
         self._dirty[conn] = connection
-        self._timers.cancel(connection.timer)
+        self.timers.cancel(connection.timer)
         self._watch_drain(connection, now + self.limits.close_timeout, -1, now)
         self._check_drained(connection)
 
@@ -556,10 +527,19 @@ class Node:
             service.on_event(event, self._now)
 
     def call_at(self, when: float, reason: str, callback: Callable[[float], object]) -> int:
-        return self._timers.call_at(when, reason, callback)
+        return self.timers.call_at(when, reason, callback)
 
     def cancel(self, handle: int) -> None:
-        self._timers.cancel(handle)
+        self.timers.cancel(handle)
+
+    def act(self, action: Action) -> None:
+        self._outputs.append(action)
+
+    def fail(self, conn: ConnId, error: Exception, now: float) -> bool:
+        connection = self._connections.get(conn)
+        if connection is not None:
+            self._fail(connection, error, now)
+        return connection is not None
 
     def touch(self, connection: Connection) -> None:
         if connection.id in self._connections:
@@ -568,7 +548,7 @@ class Node:
     def on_upgraded(self, connection: Connection, now: float) -> None:
         peer = connection.peer
         assert peer is not None and connection.muxer is not None
-        self._timers.cancel(connection.timer)
+        self.timers.cancel(connection.timer)
         if peer == self.peer_id:
             raise HandshakeError("the connection leads back to this node")
         same = self._by_peer.get(peer, {})
@@ -586,18 +566,9 @@ class Node:
         self.emit(
             ConnectionOpened(connection.id, peer, not connection.initiator, connection.remote)
         )
-        dial = self._attempts.get(connection.id)
-        if dial is not None:
-            address, timer = dial.attempts.pop(connection.id)
-            self._timers.cancel(timer)
+        address = self._dialing.connected(connection.id, peer)
+        if address is not None:
             self.peers.add_addresses(peer, (address,), now)
-            del self._attempts[connection.id]
-            self._dial_over(dial)
-            self.emit(PeerConnected(dial.id, peer, connection.id))
-        if peer in self._dials_by_peer:  # it reached us while we were still trying
-            other = self._dials_by_peer[peer]
-            self._dial_over(other)
-            self.emit(PeerConnected(other.id, peer, connection.id))
         self._arm_muxer(connection)
         for service in self._services:
             service.on_connected(connection, now)
@@ -632,62 +603,6 @@ class Node:
         source = _rate_group(remote)
         return source is None or self._arrivals.allow(source, now)
 
-    def _next_attempt(self, dial: PeerDial, now: float) -> None:
-        """Start the next address of a dial, or end it when there is none and none is under way."""
-        if dial.id not in self._dials:
-            return
-        self._timers.cancel(dial.timer)
-        if dial.exhausted:
-            self._dial_over(dial)
-            self.emit(DialFailed(dial.id, dial.error()))
-            return
-        limits = self.limits
-        if dial.queue and len(dial.attempts) < limits.max_parallel_dials:
-            address = dial.queue.popleft()
-            conn = self.next_id()
-            timer = self._timers.call_at(
-                now + limits.dial_timeout,
-                "dial",
-                lambda now: self._attempt_expired(conn, now),
-            )
-            dial.attempts[conn] = (address, timer)
-            self._attempts[conn] = dial
-            self._outputs.append(Dial(conn, address))
-        if dial.queue:
-            dial.timer = self._timers.call_at(
-                now + limits.dial_stagger,
-                "dial the next address",
-                lambda now: self._next_attempt(dial, now),
-            )
-
-    def _attempt_failed(self, dial: PeerDial, conn: ConnId, error: Exception, now: float) -> None:
-        self._timers.cancel(dial.attempts[conn][1])
-        dial.failed(conn, error)
-        self._next_attempt(dial, now)
-
-    def _attempt_expired(self, conn: ConnId, now: float) -> None:
-        dial = self._attempts.get(conn)
-        if dial is not None:
-            error = TimedOut(f"no answer within {self.limits.dial_timeout:g} s")
-            connection = self._connections.get(conn)
-            if connection is not None:
-                self._fail(connection, error, now)
-            else:
-                self._outputs.append(CloseConnection(conn, abort=True))
-                self.dial_failed(conn, error, now)
-
-    def _dial_over(self, dial: PeerDial) -> None:
-        """Forget a dial and drop what is still under way for it."""
-        self._timers.cancel(dial.timer)
-        self._dials.pop(dial.id, None)
-        if dial.peer is not None and self._dials_by_peer.get(dial.peer) is dial:
-            del self._dials_by_peer[dial.peer]
-        for conn, (_, timer) in dial.attempts.items():
-            self._timers.cancel(timer)
-            self._attempts.pop(conn, None)
-            self._outputs.append(CloseConnection(conn, abort=True))
-        dial.attempts.clear()
-
     def _upgrade_expired(self, connection: Connection, now: float) -> None:
         if connection.error is None:
             limit = self.limits.upgrade_timeout
@@ -697,7 +612,7 @@ class Node:
         assert connection.muxer is not None
         when = connection.muxer.next_timeout()
         if when is not None:
-            connection.timer = self._timers.call_at(
+            connection.timer = self.timers.call_at(
                 when, "keepalive", lambda now: self._muxer_due(connection, now)
             )
 
@@ -728,7 +643,7 @@ class Node:
         if now - since >= limit:
             self._fail(connection, TimedOut(f"the peer has read nothing for {limit:g} s"), now)
             return
-        connection.stall_timer = self._timers.call_at(
+        connection.stall_timer = self.timers.call_at(
             since + limit, "stall", lambda now: self._watch_stall(connection, now)
         )
 
@@ -752,7 +667,7 @@ class Node:
         if now >= deadline or unsent == before:
             self._abort(connection, now)
             return
-        connection.timer = self._timers.call_at(
+        connection.timer = self.timers.call_at(
             min(now + 1.0, deadline),
             "close",
             lambda now: self._watch_drain(connection, deadline, unsent, now),

@@ -50,10 +50,10 @@ class PeerId:
             raise DecodeError(f"a peer id of more than {MAX_TEXT} characters")
         if text.startswith(("1", "Qm")):
             return cls(multibase.b58decode(text))
-        parsed = CID.from_text(text)
-        if parsed.version != 1 or parsed.codec != LIBP2P_KEY:
-            raise DecodeError("a peer id as a CID has version 1 and the codec libp2p-key")
-        return cls(parsed.multihash)
+        cid = CID.from_text(text)
+        if cid.codec != LIBP2P_KEY:
+            raise DecodeError(f"a CID with the codec {cid.codec:#x} is no peer id")
+        return cls(cid.multihash)
 
     def to_cid_text(self) -> str:
         """The CIDv1 in base32, for places that need one spelling in lower case."""

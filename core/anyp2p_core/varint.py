@@ -45,21 +45,21 @@ def peek(data: Data, pos: int = 0, limit: int = MAX) -> tuple[int, int] | None:
 
     DecodeError as soon as no further byte could make it valid and at most ``limit``.
     """
-    if pos < len(data) and data[pos] < 0x80 and data[pos] <= limit:  # nearly always
-        return data[pos], pos + 1
+    end = len(data)
     value = shift = 0
-    for at in range(pos, min(pos + 9, len(data))):
-        byte = data[at]
+    while pos < end:
+        byte = data[pos]
+        pos += 1
         if byte < 0x80:
             if byte == 0 and shift:
                 raise DecodeError("a varint is longer than it needs to be")
             value |= byte << shift
             if value > limit:
                 raise DecodeError(f"{value} where at most {limit} is allowed")
-            return value, at + 1
+            return value, pos
         value |= (byte & 0x7F) << shift
         shift += 7
-        # The last byte is not zero, so that the value will be at least this.
+        # The last byte is not zero, so that the value will be at least this. MAX has nine bytes.
         if value | 1 << shift > limit:
             raise DecodeError(f"more than {limit}, or a varint of more than 9 bytes")
     return None

@@ -81,32 +81,12 @@ class Yamux:
     """
 
     __slots__ = (
-        "limits",
-        "next_id",
-        "peer_gone_away",
-        "streams",
-        "unread",
-        "_closed",
-        "_failed",
-        "_fin",
-        "_gone_away",
-        "_growth",
-        "_heard_at",
-        "_inbound",
-        "_keepalive",
-        "_max_unread",
-        "_on_stream",
-        "_outbound",
-        "_outbox",
-        "_parity",
-        "_pongs",
-        "_remaining",
-        "_resets",
-        "_resets_since",
-        "_tail",
-        "_target",
+        "limits", "next_id", "peer_gone_away", "streams", "unread",
+        "_closed", "_failed", "_fin", "_gone_away", "_growth", "_heard_at", "_inbound",
+        "_keepalive", "_max_control", "_max_unread", "_on_stream", "_outbound", "_outbox",
+        "_parity", "_pongs", "_remaining", "_resets", "_resets_since", "_tail", "_target",
         "_unacked",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -129,6 +109,7 @@ class Yamux:
         self._heard_at = float("-inf")
         self._inbound = 0
         self._keepalive = Keepalive(limits.keepalive_interval, limits.keepalive_timeout)
+        self._max_control = limits.max_queued_control // HEADER_SIZE
         self._max_unread = limits.max_unread
         self._on_stream = on_stream
         self._outbound = 0
@@ -189,6 +170,8 @@ class Yamux:
         """
         if self._failed:
             raise MuxerError(self._failed)
+        if len(self._outbox.control) >= self._max_control:
+            raise self._unread_answers()
         self._heard_at = now
         pos, size = 0, len(data)
         if self._remaining:
@@ -238,10 +221,10 @@ class Yamux:
         self._pongs = 0
         outbox = self._outbox
         out = outbox.take(budget)
-        if outbox.writable:
-            writable, outbox.writable = outbox.writable, []
-            for stream in writable:
-                stream.on_writable(now)
+        if outbox.waiting:
+            waiting, outbox.waiting = outbox.waiting, []
+            for stream in waiting:
+                stream._notify(now)
         return out
 
     def next_timeout(self) -> float | None:
@@ -298,7 +281,7 @@ class Yamux:
         self, head: int, stream_id: int, length: int, data: bytes, pos: int, now: float
     ) -> int:
         """Handle the frame whose header ended at ``pos``; return where the next one starts."""
-        if self._closed:
+        if self._closed:  # by a callback
             return len(data)
         if head <= FLAGS:
             return self._on_data(head, stream_id, length, data, pos, now)
@@ -401,10 +384,10 @@ class Yamux:
         if flags & RST:
             self._count_reset(now)
             return None
+        if len(self._outbox.control) >= self._max_control:  # on_stream may reset it
+            raise self._unread_answers()
         full = self._inbound >= self.limits.max_inbound_streams
         if full or self._gone_away:
-            if self.queued_control >= self.limits.max_queued_control:
-                raise self._fail("the peer opens streams and does not read our answers")
             code = RESOURCE_LIMIT_EXCEEDED if full else SHUTDOWN
             self._outbox.add(encode(WINDOW_UPDATE | RST, stream_id, code))
             return None
@@ -470,6 +453,9 @@ class Yamux:
         if self._target is stream:
             self._target = None
         stream._finish()
+
+    def _unread_answers(self) -> MuxerError:
+        return self._fail("the peer does not read our answers: max_queued_control is reached")
 
     def _fail(self, problem: str) -> MuxerError:
         """Return the error to raise; the session takes no more input."""

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class Outbox:
     """``on_ready`` is called when it stops being empty."""
 
-    __slots__ = ("control", "ready", "writable", "_on_ready")
+    __slots__ = ("control", "ready", "waiting", "_on_ready")
 
     def __init__(self, on_ready: Callable[[], object]) -> None:
         self.control: list[bytes] = []
         self.ready: deque[Stream] = deque()  # each stream once, and only if it has a frame
-        self.writable: list[Stream] = []  # whose on_writable is to be called
+        self.waiting: list[Stream] = []  # those that sent something and want to know
         self._on_ready = on_ready
 
     def __bool__(self) -> bool:

@@ -55,6 +55,7 @@ class Stream:
     ``on_reset(code, now)``: both directions are over: by the peer's RST (its error code), because
     the connection is lost (0), or because we shed the stream. Not called for our own ``reset``.
     ``on_writable(now)``: after a short ``write``, more than half of the buffer is free.
+    ``on_drained(now)``: nothing is unsent any more. Set it while something is; called once.
 
     They may call any method of streams, and ``Yamux.open``, and must not raise. A finished stream
     drops them.
@@ -65,35 +66,12 @@ class Stream:
     """
 
     __slots__ = (
-        "id",
-        "inbound",
-        "on_data",
-        "on_eof",
-        "on_reset",
-        "on_writable",
-        "eof_received",
-        "eof_sent",
-        "is_reset",
-        "shed",
-        "unsent",
-        "unread",
-        "send_window",
-        "receive_window",
-        "_acked",
-        "_chunks",
-        "_fin_queued",
-        "_flags",
-        "_granted_at",
-        "_loose",
-        "_mux",
-        "_offset",
-        "_outbox",
-        "_queued",
-        "_settled",
-        "_uncredited",
-        "_want_write",
-        "_window_size",
-    )
+        "id", "inbound", "on_data", "on_eof", "on_reset", "on_writable", "on_drained",
+        "eof_received", "eof_sent", "is_reset", "shed", "unsent", "unread",
+        "send_window", "receive_window",
+        "_acked", "_chunks", "_fin_queued", "_flags", "_granted_at", "_loose", "_mux", "_offset",
+        "_outbox", "_queued", "_settled", "_uncredited", "_want_write", "_window_size",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -111,6 +89,7 @@ class Stream:
         self.on_eof: Callable[[float], object] = _ignore
         self.on_reset: Callable[[int, float], object] = _ignore_code
         self.on_writable: Callable[[float], object] = _ignore
+        self.on_drained: Callable[[float], object] | None = None
         self.eof_received = False
         self.eof_sent = False  # write_eof was called; the FIN follows what is unsent
         self.is_reset = False
@@ -165,6 +144,7 @@ class Stream:
         """Close our direction once everything written is sent. Again, or after a reset: no-op."""
         if not (self.eof_sent or self.is_reset):
             self.eof_sent = self._fin_queued = True
+            self._want_write = False
             if not (self._queued or self.unsent):
                 self._outbox.wake(self)
 
@@ -246,9 +226,11 @@ class Stream:
         self.on_data = _ignore_data
         self.on_eof = self.on_writable = _ignore
         self.on_reset = _ignore_code
-        self._chunks.clear()
-        self.unsent = 0
-        self._want_write = False
+        if self.is_reset:
+            self.on_drained = None
+            self._chunks.clear()
+            self.unsent = 0
+            self._want_write = False
 
     def _next_frame(self, out: list[bytes]) -> int:
         """Append one frame to ``out`` and return its size."""
@@ -273,15 +255,24 @@ class Stream:
             self.unsent = unsent = unsent - size
             self.send_window -= size
             self._queued = unsent > 0 and self.send_window > 0
-            if self._want_write and unsent * 2 < self._mux.limits.max_unsent:
-                self._want_write = False
-                self._outbox.writable.append(self)
+            if self._want_write or self.on_drained is not None:
+                self._outbox.waiting.append(self)
         else:
             out.append(encode(DATA | flags if fin else WINDOW_UPDATE | flags, self.id, 0))
             self._queued = False
         if fin and self.eof_received:
             self._mux._forget(self)
         return size + HEADER_SIZE
+
+    def _notify(self, now: float) -> None:
+        """Something was sent: tell the application if it waits for that."""
+        if self._want_write and self.unsent * 2 < self._mux.limits.max_unsent:
+            self._want_write = False
+            self.on_writable(now)
+        on_drained = self.on_drained
+        if on_drained is not None and not self.unsent:
+            self.on_drained = None
+            on_drained(now)
 
     def _take_all(self, out: list[bytes]) -> None:
         chunks = self._chunks

@@ -85,6 +85,7 @@ HASHED = bytes(PeerId.parse(RSA["base58"]))
     [
         b"",
         b"\0",
+        b"\0\0",
         GOOD[:-1],
         GOOD + b"\0",
         b"\x80\0" + GOOD[1:],  # the code, not minimal

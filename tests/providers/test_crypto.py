@@ -11,11 +11,13 @@ from collections.abc import Callable
 
 import pytest
 import vectors
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -557,6 +559,14 @@ def test_row_21_ecdsa_with_the_public_half_of_another_key(form: PrivateFormat) -
         CRYPTO.load_private(KeyType.ECDSA, mixed)
 
 
+def test_ecdsa_without_its_public_half_is_refused() -> None:
+    whole = PRIVATE[KeyType.ECDSA]
+    scalar, curve = whole[5:39], whole[39:51]
+    assert whole == der(0x30, b"\x02\x01\x01", scalar, curve, whole[51:])
+    with pytest.raises(DecodeError, match="canonical"):
+        CRYPTO.load_private(KeyType.ECDSA, der(0x30, b"\x02\x01\x01", scalar, curve))
+
+
 def test_private_keys_of_the_wrong_kind_or_form(signers: dict[KeyType, Signer]) -> None:
     pkcs8 = rsa.generate_private_key(65537, 2048).private_bytes(
         Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
@@ -618,6 +628,29 @@ def test_a_missing_package_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch
     assert str(caught.value) == (
         "anyp2p needs the 'cryptography' package: pip install 'anyp2p[crypto]'"
     )
+
+
+def test_a_library_without_deterministic_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ec.ECDSA
+
+    def old(algorithm: SHA256, deterministic_signing: bool = False) -> ec.ECDSA:
+        if deterministic_signing:
+            raise UnsupportedAlgorithm("too old")
+        return real(algorithm)
+
+    monkeypatch.setattr(ec, "ECDSA", old)
+    spec = importlib.util.spec_from_file_location("older", provider.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    older = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(older)
+    crypto = older.Cryptography()
+    for kind in (KeyType.SECP256K1, KeyType.ECDSA):
+        signer = crypto.load_private(kind, PRIVATE[kind])
+        one, two = signer.sign(b"m"), signer.sign(b"m")
+        assert one != two
+        assert crypto.load_public(kind, signer.public).verify(one, b"m")
+        assert CRYPTO.load_public(kind, signer.public).verify(two, b"m")
 
 
 # Entropy
