@@ -24,6 +24,7 @@ from process import memory as held, say, usage
 from anyp2p.asyncio import Host, Stream
 from anyp2p.providers.crypto import Cryptography
 from anyp2p_core.crypto import KeyType
+from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.peer_id import PeerId
 
 ECHO = "/echo/1.0.0"
@@ -137,8 +138,8 @@ async def connects(hosts: list[Host], request: Answer) -> Answer:
 
     With the peer in this process, its side is waited for too, so that nothing is counted late.
     """
-    host, address = hosts[0], request["address"]
-    ends = [(host, PeerId.parse(address.rpartition("/p2p/")[2]))]
+    host, address = hosts[0], Multiaddr(request["address"])
+    ends = [(host, PeerId.parse(address.components[-1].value))]
     if len(hosts) == 2:
         ends.append((hosts[1], host.peer_id))
     seconds = cpu = 0.0

@@ -25,7 +25,7 @@ import rows
 import sides
 from report import BOUND, CONNECT, PIPELINE, Results
 from rows import Pair, Sample
-from sides import ASYNCIO, OURS, PYTHON, Built, PeerFailed
+from sides import ASYNCIO, BUILT_IN, OURS, PYTHON, Built, PeerFailed
 
 NAMES = ("upload", "ping", "streams", "connect", "memory", "import")
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
@@ -80,8 +80,6 @@ class Bench:
             await self._each(pairs, "hang up", lambda name, pair: pair.disconnect())
             await asyncio.sleep(0.5)
             await self._each(pairs, "connect 1", self._connect)
-        if ASYNCIO in self._order:
-            await self._bound()
 
     async def _streaming(self, pairs: dict[str, Pair], processes: int) -> None:
         """The rows that need a connection."""
@@ -106,6 +104,9 @@ class Bench:
 
     async def _connect(self, name: str, pair: Pair) -> Sample | None:
         if name != PYTHON:
+            if name == ASYNCIO:
+                self.calls = self.calls or await rows.public_key_calls(self._built[name], 20)
+                self._add("connect 1", BOUND, await rows.bound(pair, self.calls))
             await rows.connects(pair, 5)
             return await rows.connects(pair, self._sizes.connects)
         self._add("connect 1", CONNECT, await rows.connects(pair, self._connects(name)))
@@ -114,22 +115,9 @@ class Bench:
         self._add("connect 1", PIPELINE, raw)
         return None
 
-    async def _bound(self) -> None:
-        built = self._built[ASYNCIO]
-        try:
-            if not self.calls:
-                self.calls = await rows.public_key_calls(built, 20)
-            pair = await Pair.start(built, 1)
-            try:
-                self._add("connect 1", BOUND, await rows.bound(pair, self.calls))
-            finally:
-                await pair.stop()
-        except PeerFailed as error:
-            self._failed("bound", ASYNCIO, error)
-
     async def _memory(self) -> None:
         for name in self._order:
-            if name in (*OURS, PYTHON):
+            if name in (ASYNCIO, UVLOOP, PYTHON):
                 try:
                     sample = await rows.memory(self._built[name], self._sizes.connections)
                     self._add("memory", name, sample)
@@ -170,6 +158,8 @@ class Bench:
     ) -> None:
         """One sample of each side in turn. A side that fails is out for the rest of this run."""
         for name, pair in list(pairs.items()):
+            if name == BUILT_IN and row.split()[0] in ("ping", "connect"):
+                continue  # nothing in it differs from the first side
             try:
                 sample = await take(name, pair)
             except PeerFailed as error:

@@ -12,12 +12,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,7 @@ def _build(spec: Spec, out: Path, log: Log) -> None:
 
 def _run(spec: Spec, command: list[str], out: Path) -> None:
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             cwd=spec.source,
             env=spec.environment(out),
@@ -168,15 +169,23 @@ def _run(spec: Spec, command: list[str], out: Path) -> None:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            start_new_session=True,
         )
     except OSError as error:
         raise BuildFailed(f"{spec.name}: {command[0]}: {error.strerror}") from error
-    lines = done.stdout.strip().splitlines() or ["no output"]
-    if done.returncode == NOT_HERE:
+    try:
+        output, _ = process.communicate()
+    except BaseException:  # Ctrl-C or SIGTERM: a compiler's own children have to end too
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    lines = output.strip().splitlines() or ["no output"]
+    if process.returncode == NOT_HERE:
         raise NotHere(f"{spec.name}: {lines[-1]}")
-    if done.returncode:
+    if process.returncode:
         tail = "\n".join(f"    {line}" for line in lines[-20:])
-        raise BuildFailed(f"{spec.name}: {command[0]} exited with {done.returncode}\n{tail}")
+        raise BuildFailed(f"{spec.name}: {command[0]} exited with {process.returncode}\n{tail}")
 
 
 @contextmanager

@@ -22,20 +22,18 @@ from typing import TYPE_CHECKING, Protocol
 from .errors import ConnectionLost, HandshakeError, LocalError, MuxerError
 from .multistream import Dialer, Listener
 from .negotiation import FailCallback, Inbound, OpenCallback, Outbound
-from .noise import Noise, NoiseKeys
+from .security import SecureChannel, Security
 from .stream import RESOURCE_LIMIT
 from .yamux import Yamux
 from .yamux_stream import Stream
 
 if TYPE_CHECKING:
-    from .crypto import Crypto, Entropy
     from .keys import PublicKey
     from .limits import Limits
     from .multiaddr import Multiaddr
     from .peer_id import PeerId
     from .stream import AppStream
 
-NOISE = "/noise"
 YAMUX = "/yamux/1.0.0"
 
 FLUSH = 65519
@@ -48,9 +46,7 @@ class Owner(Protocol):
     """What a connection needs from its node."""
 
     limits: "Limits"
-    crypto: "Crypto"
-    entropy: "Entropy"
-    noise_keys: NoiseKeys
+    security: dict[str, Security]
     unread: int
 
     def supports(self, protocol: str) -> bool: ...
@@ -66,7 +62,7 @@ class Owner(Protocol):
 class Negotiated:
     """What the two ends agreed on."""
 
-    security: str = NOISE
+    security: str = ""
     muxer: str = ""
     early_muxer: bool = False
 
@@ -123,17 +119,18 @@ class Connection:
         self._expected = expected
         self._out: list[bytes] = []
         self._inner: list[bytes] = []
-        self._secure: Noise | None = None
+        self._secure: SecureChannel | None = None
         self._fresh: list[Inbound] = []
         self._negotiating = 0
+        names = tuple(owner.security)
         if initiator:
-            dialer = Dialer((NOISE,), self._out.append)
-            # Only one proposal: the first handshake message may travel with it.
-            self._start_noise()
+            dialer = Dialer(names, self._out.append)
+            if len(names) == 1:  # then the first handshake message may travel with the proposal
+                self._start_security(names[0])
             self._receive: Receive = _Select(dialer, self._security_agreed)
         else:
-            listener = Listener(NOISE.__eq__, self._out.append)
-            self._receive = _Select(listener, self._accept_noise)
+            listener = Listener(owner.security.__contains__, self._out.append)
+            self._receive = _Select(listener, self._security_agreed)
 
     def __repr__(self) -> str:
         role = "dialed" if self.initiator else "accepted"
@@ -257,48 +254,43 @@ class Connection:
 
     # The upgrade.
 
-    def _start_noise(self) -> None:
-        owner = self._owner
-        noise = self._secure = Noise(
+    def _start_security(self, protocol: str) -> None:
+        self.negotiated.security = protocol
+        channel = self._secure = self._owner.security[protocol].start(
             initiator=self.initiator,
-            keys=owner.noise_keys,
-            crypto=owner.crypto,
-            entropy=owner.entropy,
-            write=self._out.append,
-            muxers=(YAMUX,),
             expected=self._expected,
+            muxers=(YAMUX,),
+            write=self._out.append,
         )
-        noise.on_open = self._on_secure
+        channel.on_open = self._on_secure
 
-    def _accept_noise(self, rest: bytes, now: float) -> None:
-        self._start_noise()
-        self._security_agreed(rest, now)
-
-    def _security_agreed(self, rest: bytes, now: float) -> None:
+    def _security_agreed(self, protocol: str, rest: bytes, now: float) -> None:
+        if self._secure is None:
+            self._start_security(protocol)
         assert self._secure is not None
         self._receive = self._secure.receive
         if rest:
             self._receive(rest, now)
 
     def _on_secure(self) -> None:
-        noise = self._secure
-        assert noise is not None
-        self.peer = noise.peer
-        self.public_key = noise.public_key
-        if noise.muxer is not None:
+        channel = self._secure
+        assert channel is not None
+        self.peer = channel.peer
+        self.public_key = channel.public_key
+        if channel.muxer is not None:
             self.negotiated.early_muxer = True
-            self._start_muxer(b"", self._now)
+            self._start_muxer(channel.muxer, b"", self._now)
         elif self.initiator:
-            noise.on_data = _Select(Dialer((YAMUX,), self._inner.append), self._start_muxer)
+            channel.on_data = _Select(Dialer((YAMUX,), self._inner.append), self._start_muxer)
         else:
-            noise.on_data = _Select(Listener(YAMUX.__eq__, self._inner.append), self._start_muxer)
+            channel.on_data = _Select(Listener(YAMUX.__eq__, self._inner.append), self._start_muxer)
 
-    def _start_muxer(self, rest: bytes, now: float) -> None:
+    def _start_muxer(self, protocol: str, rest: bytes, now: float) -> None:
         assert self._secure is not None
         self.muxer = Yamux(
             initiator=self.initiator, limits=self._owner.limits, on_stream=self._on_stream
         )
-        self.negotiated.muxer = YAMUX
+        self.negotiated.muxer = protocol
         self._secure.on_data = self.muxer.receive
         self._owner.on_upgraded(self, now)
         if rest:
@@ -337,7 +329,7 @@ class _Select:
     __slots__ = ("_negotiation", "_next")
 
     def __init__(
-        self, negotiation: Dialer | Listener, then: Callable[[bytes, float], object]
+        self, negotiation: Dialer | Listener, then: Callable[[str, bytes, float], object]
     ) -> None:
         self._negotiation = negotiation
         self._next = then
@@ -345,7 +337,8 @@ class _Select:
     def __call__(self, data: bytes, now: float) -> None:
         rest = self._negotiation.receive(data)
         if rest is not None:
-            self._next(rest, now)
+            assert self._negotiation.protocol is not None
+            self._next(self._negotiation.protocol, rest, now)
 
 
 def _unread(stream: "AppStream") -> int:

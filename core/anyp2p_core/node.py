@@ -52,12 +52,12 @@ from .identify import Identify, IdentifyInfo
 from .keys import PrivateKey
 from .limits import Limits
 from .multiaddr import Multiaddr
-from .noise import NoiseKeys
 from .peer_id import PeerId
 from .peerstore import Peerstore
 from .perf import Perf
 from .ping import Ping
 from .ratelimit import RateLimiter
+from .security import NoiseSecurity, Security
 from .service import Service
 from .stream import AppStream
 from .timers import Timers
@@ -83,8 +83,12 @@ class Node:
         limits: Limits | None = None,
         agent: str = "anyp2p",
         services: Iterable[Service] = (),
+        security: Iterable[Security] = (),
     ) -> None:
-        """``now + epoch`` is the wall time in seconds since 1970."""
+        """``now + epoch`` is the wall time in seconds since 1970.
+
+        ``security`` is what is offered and accepted, best first, and nothing else.
+        """
         self.key = key
         self.peer_id = key.peer_id
         self.crypto = crypto
@@ -92,7 +96,8 @@ class Node:
         self.choice = choice
         self.limits = limits if limits is not None else Limits()
         self.agent = agent
-        self.noise_keys = NoiseKeys(key, crypto, entropy)
+        offered = tuple(security) or (NoiseSecurity(key, crypto, entropy),)
+        self.security = {one.protocol: one for one in offered}
         self.peers = Peerstore(self.limits)
         self.addresses: list[Multiaddr] = []
         """Where we listen, without our peer id."""
@@ -478,6 +483,10 @@ class Node:
         self._dirty[connection.id] = connection
         return found.write(data)
 
+    def stream_writable(self, stream: StreamId) -> bool:
+        """Whether a write would take something; if not, ``StreamWritable`` follows."""
+        return self.stream(stream).writable()
+
     def stream_drained(self, stream: StreamId) -> bool:
         """Whether all that was written was handed out; if not, ``StreamDrained`` follows."""
         return self.stream(stream).drained()
@@ -488,13 +497,16 @@ class Node:
         self._dirty[found.connection.id] = found.connection
         found.write_eof()
 
-    def stream_close(self, stream: StreamId, now: float) -> None:
-        """Close both directions: what was written is delivered, what still comes is dropped."""
+    def stream_close(self, stream: StreamId, now: float, *, discard: bool = True) -> None:
+        """Close both directions: what was written is delivered, what still comes is dropped.
+
+        Without ``discard`` what still comes is answered with a reset.
+        """
         found = self._streams.pop(stream, None)
         if found is not None:
             found.connection.app_streams.pop(stream, None)
             self._dirty[found.connection.id] = found.connection
-            found.close(now)
+            found.close(now, discard=discard)
 
     def stream_reset(self, stream: StreamId, code: int, now: float) -> None:
         """Abort both directions at once."""

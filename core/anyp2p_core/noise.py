@@ -159,8 +159,6 @@ class Noise(_Secret):
             # The rest of ``data`` is lost, whoever raised: what comes later makes no sense.
             kind = type(error) if isinstance(error, HandshakeError) else HandshakeError
             self._failure = kind, str(error)
-            self._frame = bytearray()
-            self._missing = 0
             raise
 
     def receive_eof(self) -> None:
@@ -260,7 +258,7 @@ class Noise(_Secret):
         else:
             self.muxer = _first_common(theirs, self._muxers)
         sending, receiving = handshake.split()
-        # cryptography's ciphers read any buffer, which spares a copy of every large message.
+        # Views instead of slices spare a copy of every large message.
         self._encrypt = cast("_Cipher", sending.encrypt)
         self._decrypt = cast("_Cipher", receiving.decrypt)
         self._handshake = None
@@ -288,7 +286,10 @@ _Cipher = Callable[[bytes, Data, bytes], bytes]
 
 
 class Handshake(_Secret):
-    """The XX pattern with any payloads: three messages written or read in turn, then ``split``."""
+    """The XX pattern with any payloads: three messages written or read in turn, then ``split``.
+
+    ``step`` counts the messages so far; ``hash`` covers them all and names the session.
+    """
 
     __slots__ = (
         "hash", "remote_static", "step",

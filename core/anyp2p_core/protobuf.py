@@ -88,16 +88,7 @@ _Writer = tuple[int, int, bytes, tuple[bytes, ...], "Schema[Any] | None"]
 class Schema(Generic[Message]):
     """Encodes and decodes one message class, whose first arguments are the schema's fields."""
 
-    __slots__ = (
-        "_blank",
-        "_finish",
-        "_get",
-        "_make",
-        "_names",
-        "_readers",
-        "_short",
-        "_writers",
-    )
+    __slots__ = ("_blank", "_finish", "_get", "_make", "_names", "_readers", "_short", "_writers")
 
     def __init__(self, message: type[Message], *members: Field) -> None:
         ordered = sorted(members, key=lambda member: member.number)
@@ -139,7 +130,8 @@ class Schema(Generic[Message]):
                 presence, kind, tag, heads, embedded = writer
                 if value is None:
                     if presence == _REQUIRED:
-                        raise LocalError(f"a field of {self._make.__name__} is missing")
+                        name = self._names[_read_varint(tag, 0)[0] >> 3]
+                        raise LocalError(f"{name} is missing")
                     continue
                 if presence == _IMPLICIT and not value:
                     continue

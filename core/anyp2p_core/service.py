@@ -1,7 +1,7 @@
 """What a protocol that lives in the node looks like: one object, four notices, one context.
 
 The built-in services (identify, ping, perf, echo) and those of applications are the same kind of
-thing. A service never sees a socket or a clock: ``now`` is an argument, timers come from the context.
+thing. A service sees no socket and no clock: ``now`` is an argument, timers come from the context.
 """
 
 from collections.abc import Callable, Sequence

@@ -29,8 +29,8 @@ RESOURCE_LIMIT = 0x1002
 class AppStream:
     """A stream that the application reads and writes.
 
-    Raises ``LocalError`` for what its state does not allow and ``StreamReset`` or ``ConnectionLost``
-    once it broke.
+    Raises ``LocalError`` for what its state does not allow, and ``StreamReset`` or
+    ``ConnectionLost`` once it broke.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class AppStream:
     # Commands.
 
     def read(self, max_bytes: int, now: float) -> bytes | None:
-        """Up to ``max_bytes`` bytes, b"" at the end of the stream, None when there is nothing yet."""
+        """Up to ``max_bytes`` bytes, b"" at the end of the stream, None: there is nothing yet."""
         chunks = self._chunks
         if not chunks:
             if self._eof:
@@ -93,7 +93,7 @@ class AppStream:
         return data
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Queue bytes and return how many were taken; fewer than all: wait for ``StreamWritable``."""
+        """Queue bytes; returns how many were taken, fewer than all: wait for ``StreamWritable``."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         return self._stream.write(data)
@@ -104,7 +104,7 @@ class AppStream:
             self._stream.write_eof()
 
     def drained(self) -> bool:
-        """Whether everything written was handed to the transport; if not, ``StreamDrained`` follows."""
+        """Whether all that was written was handed out; if not, ``StreamDrained`` follows."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         if self._stream.unsent:
@@ -112,12 +112,29 @@ class AppStream:
             return False
         return True
 
-    def close(self, now: float) -> None:
-        """Close both directions: what was written is delivered, what still arrives is dropped."""
+    def writable(self) -> bool:
+        """Whether ``write`` would take at least a byte; if not, ``StreamWritable`` follows."""
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        return self._stream.writable()
+
+    def close(self, now: float, *, discard: bool = True) -> None:
+        """Close both directions: what was written is delivered.
+
+        What still arrives is dropped, or without ``discard`` answered with a reset, as TCP does.
+        """
         if self.error is None:
             self.write_eof()
-            self._stream.stop_reading()
+            if discard:
+                self._stream.stop_reading()
+            else:
+                self._stream.on_data = self._refuse
+                if self._chunks:
+                    self._stream.reset()
         self._drop(now)
+
+    def _refuse(self, data: bytes, now: float) -> None:
+        self._stream.reset()
 
     def reset(self, code: int, now: float) -> None:
         """Abort both directions at once; reads and writes fail from now on."""

@@ -48,7 +48,7 @@ class Keepalive:
         sample = now - self._sent_at
         self.rtt = sample if self.rtt is None else (self.rtt + sample) / 2
         self._sent_at = None
-        self._value = (self._value + 1) & 0xFFFF_FFFF
+        self._value += 1
         self.due = self._next
 
     def handle_timeout(self, now: float, heard_at: float) -> bool:

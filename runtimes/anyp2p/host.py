@@ -576,7 +576,8 @@ class BaseHost(ABC, Generic[S]):
     def _on_drained(self, event: StreamDrained) -> None:
         stream = self._streams.get(event.stream)
         if stream is not None and stream.drained is not None:
-            stream.drained.set()
+            event, stream.drained = stream.drained, None
+            event.set()
 
     def _on_perf_progress(self, event: PerfProgressed) -> None:
         progress = self._progress.get(event.request)

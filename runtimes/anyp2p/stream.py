@@ -23,7 +23,7 @@ class Stream:
     """A byte stream to one protocol of one peer. One task may read while another one writes."""
 
     __slots__ = (
-        "_core", "_host", "_id", "drained", "inbound", "peer", "protocol", "readable", "writable",
+        "_host", "_id", "closed", "drained", "inbound", "peer", "protocol", "readable", "writable",
     )  # fmt: skip
 
     def __init__(
@@ -32,12 +32,12 @@ class Stream:
         self.peer = peer
         self.protocol = protocol
         self.inbound = inbound
+        self.closed = False
         self.readable: Event | None = None
         self.writable: Event | None = None
         self.drained: Event | None = None
         self._host = host
         self._id = stream
-        self._core = host.node.stream(stream)
 
     def __repr__(self) -> str:
         return f"<Stream {self._id} {self.protocol} peer={self.peer}>"
@@ -81,17 +81,25 @@ class Stream:
         """
         require_bytes(data)
         host = self._host
+        if self.writable is not None:
+            raise LocalError("another task is writing to this stream")
         while (taken := host.node.stream_write(self._id, data)) < len(data):
             data = memoryview(data)[taken:]
-            if self.writable is not None:
-                raise LocalError("another task is writing to this stream")
-            self.writable = host.make_event()
-            try:
-                host.flush()
-                await self.writable.wait()
-            finally:
-                self.writable = None
+            await self._wait_for_room()
         host._flush_soon()
+
+    async def wait_writable(self) -> None:
+        """Wait until a write would take something."""
+        while not self._host.node.stream_writable(self._id):
+            await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        self.writable = self._host.make_event()
+        try:
+            self._host.flush()
+            await self.writable.wait()
+        finally:
+            self.writable = None
 
     async def drain(self) -> None:
         """Wait until everything written was handed to the transport."""
@@ -100,12 +108,8 @@ class Stream:
             if self.drained is None:
                 self.drained = host.make_event()
             event = self.drained
-            try:
-                host.flush()
-                await event.wait()
-            finally:
-                if self.drained is event:
-                    self.drained = None
+            host.flush()
+            await event.wait()
 
     async def close_write(self) -> None:
         """Close our direction once everything written is sent; reading goes on."""
@@ -122,16 +126,17 @@ class Stream:
         host.node.stream_reset(self._id, code, host.now())
         self._let_go()
 
-    def abandon(self, *, graceful: bool) -> None:
-        """Close or reset without waiting."""
+    def abandon(self, *, graceful: bool, discard: bool = True) -> None:
+        """Close or reset without waiting. ``discard``: see ``Node.stream_close``."""
         host = self._host
         if graceful:
-            host.node.stream_close(self._id, host.now())
+            host.node.stream_close(self._id, host.now(), discard=discard)
         else:
             host.node.stream_reset(self._id, 0, host.now())
         self._let_go()
 
     def _let_go(self) -> None:
+        self.closed = True
         for event in (self.readable, self.writable, self.drained):
             if event is not None:
                 event.set()

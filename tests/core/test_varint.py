@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import vectors
 from hypothesis import given, settings, strategies as st
@@ -161,7 +163,7 @@ def test_delimited_in_any_cut(messages: list[bytes], data: st.DataObject) -> Non
     wire = b"".join(map(varint.delimited, messages))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=8)))
     edges = [0, *cuts, len(wire)]
-    chunks = [wire[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [wire[a:b] for a, b in pairwise(edges)]
     assert feed(chunks) == (messages, 0)
     assert all(type(message) is bytes for message in feed(chunks)[0])
 

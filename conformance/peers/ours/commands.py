@@ -13,8 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from anyp2p.host import BaseHost
 from anyp2p.providers.crypto import Cryptography
 from anyp2p.providers.entropy import OsEntropy
+from anyp2p.stream import Stream
 from anyp2p_core.crypto import KeyType
 from anyp2p_core.errors import StreamReset
 from anyp2p_core.keys import PrivateKey
@@ -65,7 +67,7 @@ def make_key(kind: str) -> PrivateKey:
     return PrivateKey.generate(Cryptography(), OsEntropy(), KeyType[kind.upper()])
 
 
-def ready(host: Any) -> Message:
+def ready(host: BaseHost[Any]) -> Message:
     """The first line of stdout."""
     return {
         "event": "ready",
@@ -76,23 +78,23 @@ def ready(host: Any) -> Message:
     }
 
 
-def serve(host: Any) -> None:
+def serve(host: BaseHost[Any]) -> None:
     """Register the three protocols that exist for conformance; the Host has the others."""
 
-    @host.handle(AFTER_EOF)  # type: ignore[untyped-decorator]
-    async def after_eof(stream: Any) -> None:
+    @host.handle(AFTER_EOF)
+    async def after_eof(stream: Stream) -> None:
         digest = hashlib.sha256()
         while data := await stream.read(CHUNK):
             digest.update(data)
         await stream.write(digest.hexdigest().encode())
 
-    @host.handle(RESET_ME)  # type: ignore[untyped-decorator]
-    async def reset_me(stream: Any) -> None:
+    @host.handle(RESET_ME)
+    async def reset_me(stream: Stream) -> None:
         await stream.readexactly(1)
         await stream.reset()
 
-    @host.handle(WATCH_RESET)  # type: ignore[untyped-decorator]
-    async def watch_reset(stream: Any) -> None:
+    @host.handle(WATCH_RESET)
+    async def watch_reset(stream: Stream) -> None:
         await stream.readexactly(1)
         await stream.write(b"y")
         try:
@@ -107,7 +109,7 @@ def serve(host: Any) -> None:
 class Commands:
     """One method for each command; its keyword arguments are the command's."""
 
-    def __init__(self, host: Any, tools: Tools) -> None:
+    def __init__(self, host: BaseHost[Any], tools: Tools) -> None:
         self._host = host
         self._tools = tools
 
@@ -200,7 +202,7 @@ class Commands:
 
     async def many(self, peer: str, count: int, size: int = 1024, late: bool = False) -> Message:
         data = pattern(size)
-        streams: list[Any] = []
+        streams: list[Stream] = []
         first = data[:1] or b"x"
 
         async def begin() -> None:
@@ -211,7 +213,7 @@ class Commands:
             if await stream.readexactly(1) != first:
                 raise ValueError("the echo is not what was sent")
 
-        async def finish(stream: Any) -> bool:
+        async def finish(stream: Stream) -> bool:
             return await self._exchange(stream, data[1:], late) == data[1:]
 
         await self._tools.together(*[begin] * count)
@@ -250,7 +252,7 @@ class Commands:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {"seconds": usage.ru_utime + usage.ru_stime, "rss": _resident()}
 
-    async def _exchange(self, stream: Any, data: bytes, late: bool = False) -> bytes:
+    async def _exchange(self, stream: Stream, data: bytes, late: bool = False) -> bytes:
         """Write while reading; half-close after writing, or ``late``: once as much came back."""
 
         async def write() -> bytes:
@@ -269,7 +271,7 @@ class Commands:
             await stream.close()
 
 
-async def _read_all(stream: Any) -> bytes:
+async def _read_all(stream: Stream) -> bytes:
     chunks = []
     while data := await stream.read(CHUNK):
         chunks.append(data)

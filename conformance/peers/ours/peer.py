@@ -11,7 +11,7 @@ import argparse
 import importlib
 import sys
 
-RUNTIMES = {"asyncio": "on_asyncio"}
+RUNTIMES = {"asyncio": "on_asyncio", "trio": "on_trio"}
 
 
 def main() -> int:

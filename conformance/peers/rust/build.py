@@ -54,6 +54,18 @@ def copy_crate(out: Path) -> str:
     return str(out / "Cargo.toml")
 
 
+def fetch(manifest: str) -> None:
+    told = subprocess.run(["rustc", "-vV"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    host = re.findall(r"^host: (\S+)", told, re.M)[0]
+    command = ["cargo", "fetch", "--locked", "--target", host, "--manifest-path", manifest]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(done.stderr)
+        if "--locked" in done.stderr:
+            sys.exit("Cargo.lock.in does not fit Cargo.toml: run build.py --update")
+        not_here("cargo could not fetch the dependencies")
+
+
 def build(out: Path) -> None:
     told = package()
     version = re.search(r"\d+\.\d+", cargo("--version"))
@@ -64,12 +76,7 @@ def build(out: Path) -> None:
     lock = restore(PINNED.read_text(), told["dependencies"][0]["source"])
     (out / "crate" / "Cargo.lock").write_text(lock)
     os.nice(10)
-    host = subprocess.run(["rustc", "-vV"], stdout=subprocess.PIPE, text=True, check=True).stdout
-    host = re.findall(r"^host: (\S+)", host, re.M)[0]
-    try:
-        cargo("fetch", "--locked", "--target", host, "--manifest-path", manifest)
-    except subprocess.CalledProcessError:
-        not_here("cargo could not fetch the dependencies")
+    fetch(manifest)
     target = out / "target"
     cargo("build", "--release", "--locked", "--offline", "--manifest-path", manifest, target=target)
     shutil.copy(target / "release" / told["name"], out / "peer")

@@ -1,0 +1,113 @@
+"""The matrix for people and programs: progress while it runs, a table or JSON at the end."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+
+import cells
+from building import Spec
+
+OK, FAIL, SKIP = "ok", "FAIL", "skip"
+COLUMNS = (*(cell.name for cell in cells.CELLS), *cells.KEYS)
+
+
+@dataclass(slots=True)
+class Result:
+    """One cell of the table. ``reason`` also tells what a rerun of a failed cell gave."""
+
+    peer: str
+    direction: str
+    cell: str
+    outcome: str
+    seconds: float = 0.0
+    reason: str = ""
+    remark: str = ""
+
+
+class Progress:
+    """One line on stderr that is rewritten on a terminal; whole lines only if ``verbose``."""
+
+    def __init__(self, verbose: bool) -> None:
+        self._verbose = verbose
+        self._terminal = sys.stderr.isatty()
+
+    def line(self, text: str) -> None:
+        """Something that should stay readable."""
+        self.clear()
+        print(text, file=sys.stderr, flush=True)
+
+    def now(self, text: str) -> None:
+        """What is under way."""
+        if self._terminal and not self._verbose:
+            print(f"\r\033[K{text[:78]}", end="", file=sys.stderr, flush=True)
+
+    def done(self, result: Result) -> None:
+        if self._verbose:
+            remark = result.remark or result.reason
+            self.line(
+                f"{result.peer:6} {result.direction:9} {result.cell:11}"
+                f" {result.outcome:4} {result.seconds:6.2f} s  {remark}"
+            )
+
+    def clear(self) -> None:
+        if self._terminal and not self._verbose:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def report(
+    results: list[Result], specs: dict[str, Spec], as_json: bool, building: float, total: float
+) -> int:
+    """Print the results; returns the exit code."""
+    count = {o: sum(result.outcome == o for result in results) for o in (OK, FAIL, SKIP)}
+    if as_json:
+        content = {
+            "cells": [asdict(result) for result in results],
+            "passed": count[OK],
+            "failed": count[FAIL],
+            "skipped": count[SKIP],
+            "seconds": round(total, 1),
+        }
+        print(json.dumps(content, indent=1))
+    else:
+        print(table(results, specs))
+        print(f"\n{total:.0f} s, of these {building:.0f} s for building")
+        print(f"{count[OK]} passed, {count[FAIL]} failed, {count[SKIP]} skipped")
+    return 1 if count[FAIL] or not count[OK] else 0
+
+
+def table(results: list[Result], specs: dict[str, Spec]) -> str:
+    """The results as text, with the reasons below."""
+    columns = [name for name in COLUMNS if any(result.cell == name for result in results)]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for result in results:
+        rows.setdefault((result.peer, result.direction), {})[result.cell] = result.outcome
+    lines = [["peer", "implementation", "direction", *columns]]
+    for (peer, direction), outcomes in rows.items():
+        about = f"{specs[peer].implementation} {specs[peer].version}".strip()
+        lines.append([peer, about, direction, *(outcomes.get(name, "") for name in columns)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    text += _reasons(results)
+    return "\n".join(text)
+
+
+def _reasons(results: list[Result]) -> list[str]:
+    """One line for each reason and peer: the cells that share it come before it."""
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for result in results:
+        if result.outcome != OK:
+            where = grouped.setdefault((result.outcome, result.peer, result.reason), [])
+            where.append(f"{result.cell} ({result.direction})")
+    lines = []
+    for outcome in (FAIL, SKIP):
+        for (kind, peer, reason), where in grouped.items():
+            if kind == outcome:
+                if outcome == SKIP or len(where) > 4:
+                    names = dict.fromkeys(name.partition(" (")[0] for name in where)
+                    where = list(names)
+                said = reason.removeprefix(f"{peer}: ")
+                lines.append(f"{kind} {peer}: {', '.join(where)}: {said}")
+    return ["", *lines] if lines else []

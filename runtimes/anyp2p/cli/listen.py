@@ -1,0 +1,75 @@
+"""anyp2p listen: a peer that others can try themselves on."""
+
+import argparse
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from . import hosts, output
+from .arguments import Commands, Parser, add_command, add_host_options, multiaddr
+
+if TYPE_CHECKING:
+    from anyp2p_core.multiaddr import Multiaddr
+
+    from ..host import BaseHost
+
+DEFAULT = "/ip4/127.0.0.1/tcp/0"
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "listen",
+        run,
+        "be a peer that serves ping, identify, echo and perf",
+        "Prints one line for each address it can be dialed at, then serves until Ctrl-C or "
+        "SIGTERM. Echo and perf let whoever connects use bandwidth, so it is open to this machine "
+        "alone unless --listen says otherwise: --listen /ip4/0.0.0.0/tcp/4001 for all networks.",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="MADDR",
+        type=multiaddr,
+        action="append",
+        help=f"where to listen; repeat it for more (default: {DEFAULT})",
+    )
+    add_host_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    async def serve(host: "BaseHost[Any]") -> None:
+        found = [each for bound in host.node.addresses for each in dialable(bound)]
+        host.node.listening(found, host.now())
+        if args.json:
+            addresses = [str(address) for address in host.addresses]
+            output.document({"peer": str(host.peer_id), "addresses": addresses})
+        else:
+            for address in host.addresses:
+                output.say(str(address))
+        await host.make_event().wait()  # nobody sets it: an interrupt ends it
+
+    # That is how it is meant to end, so that it is a success.
+    with suppress(KeyboardInterrupt):
+        hosts.run(args, serve, listen=args.listen or [DEFAULT], echo=True, perf=True)
+    return 0
+
+
+def dialable(address: "Multiaddr") -> list["Multiaddr"]:
+    """What to dial to reach a listening address; "all interfaces" becomes addresses of ours.
+
+    Of several networks only the one with the default route is found.
+    """
+    from anyp2p_core.multiaddr import Multiaddr
+
+    first = address.components[0]
+    if first.value not in ("0.0.0.0", "::"):
+        return [address]
+    rest = str(address).removeprefix(f"/{first.name}/{first.value}")
+    six = first.name == "ip6"
+    own = ["::1" if six else "127.0.0.1"]
+    family, probe = (socket.AF_INET6, "2001:db8::1") if six else (socket.AF_INET, "192.0.2.1")
+    # Connecting a UDP socket sends nothing; it makes the system choose our address.
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect((probe, 9))
+        own.append(sock.getsockname()[0].partition("%")[0])
+    return [Multiaddr(f"/{first.name}/{ip}{rest}") for ip in dict.fromkeys(own)]

@@ -1,0 +1,171 @@
+"""trio: everything runs inside the host's own nursery, and ends with it.
+
+    from anyp2p.trio import Host
+
+    async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
+        print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
+"""
+
+import math
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from anyp2p_core.errors import LocalError
+from anyp2p_core.peer_id import PeerId
+
+from .extras import require
+from .socket_host import SocketHost
+from .stream import Event
+from .stream import Stream as BaseStream
+
+require("trio", "trio")
+
+import trio  # noqa: E402
+
+__all__ = ["Host", "Stream"]
+
+
+class Stream(BaseStream, trio.abc.HalfCloseableStream):
+    """A stream with trio's own interface beside ``read`` and ``write``."""
+
+    __slots__ = ()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Up to ``max_bytes`` bytes, b"" at the end of the stream."""
+        await trio.lowlevel.checkpoint()
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError("max_bytes must be 1 or more")
+        with self._trio_errors(self.readable):
+            return await self.read(max_bytes or 65536)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of ``data``; if cancelled, a prefix of it."""
+        with self._trio_errors(self.writable):
+            if self.closed:
+                raise trio.ClosedResourceError
+            await trio.lowlevel.checkpoint()
+            if data:
+                await self.write(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until there is room in our buffer."""
+        with self._trio_errors(self.writable):
+            if self.closed:
+                raise trio.ClosedResourceError
+            await trio.lowlevel.checkpoint()
+            await self.wait_writable()
+
+    async def send_eof(self) -> None:
+        """Close our direction."""
+        with self._trio_errors(self.writable):
+            await trio.lowlevel.checkpoint()
+            await self.close_write()
+
+    async def aclose(self) -> None:
+        """Close both directions; a peer that goes on sending is told with a reset."""
+        self.abandon(graceful=True, discard=False)
+        await trio.lowlevel.checkpoint()
+
+    @contextmanager
+    def _trio_errors(self, busy: Event | None) -> Iterator[None]:
+        if busy is not None:
+            raise trio.BusyResourceError("another task is using this direction of the stream")
+        try:
+            yield
+        except LocalError as error:
+            raise trio.ClosedResourceError(str(error)) from None
+        except ConnectionError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+
+class Host(SocketHost[Stream]):
+    """A peer on trio. Use it with ``async with``."""
+
+    def now(self) -> float:
+        return trio.current_time()
+
+    def make_event(self) -> Event:
+        return trio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        try:
+            return await super().__aenter__()
+        except BaseException as error:
+            self._nursery.cancel_scope.cancel()
+            await self._manager.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await super().__aexit__(kind, error, traceback)
+        finally:
+            await self._manager.__aexit__(kind, error, traceback)
+
+    async def _start(self) -> None:
+        if getattr(self, "_nursery", None) is None:
+            raise LocalError("on trio a host is used with `async with Host() as host`")
+        self._prepare()
+        self._due = math.inf
+        self._timer = trio.CancelScope()
+        self._nursery.start_soon(self._keep_time)
+        self._parked: trio.lowlevel.Task | None = None
+        self._nursery.start_soon(self._flush_when_asked)
+
+    def _flush_soon(self) -> None:
+        if self._parked is not None:
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None
+
+    async def _flush_when_asked(self) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            self._parked = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(abort)
+            self.flush()
+
+    async def _stop(self) -> None:
+        self._abort_all()
+        self._nursery.cancel_scope.cancel()
+
+    def _set_timer(self, when: float) -> None:
+        self._due = when
+        self._timer.cancel()
+
+    async def _keep_time(self) -> None:
+        while True:
+            with self._timer:
+                await trio.sleep_until(self._due)
+                self._due = math.inf
+                self.on_timer()
+            self._timer = trio.CancelScope()
+
+    def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        self._nursery.start_soon(function, *args)
+
+    async def _wait_readable(self, sock: socket.socket) -> None:
+        await trio.lowlevel.wait_readable(sock)
+
+    async def _wait_writable(self, sock: socket.socket) -> None:
+        await trio.lowlevel.wait_writable(sock)
+
+    async def _look_up(self, host: str, port: int) -> list[Any]:
+        return await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+    async def _yield(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def _make_stream(self, stream: int, peer: PeerId, protocol: str, inbound: bool) -> Stream:
+        return Stream(self, stream, peer, protocol, inbound)

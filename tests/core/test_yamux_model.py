@@ -1,0 +1,308 @@
+"""Two sessions and two wires under any order of operations, against a model of lists of bytes.
+
+The model knows what each side wrote and consumed of each stream. Checked all the time: no byte is
+lost, doubled or out of order; windows are conserved: what the reader still allows is what the
+writer may still send, plus the data and the grants on their way (row 58); nothing is charged that
+is not unread; ``wants_write`` and ``on_ready`` tell the truth.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from anyp2p_core.errors import LimitReached
+from anyp2p_core.limits import Limits
+from anyp2p_core.yamux import Yamux
+from anyp2p_core.yamux_frame import DATA, FLAGS, RST, WINDOW_UPDATE, decode
+from anyp2p_core.yamux_stream import INITIAL_WINDOW, Stream
+
+SOURCE = bytes(i * 89 + (i >> 8) * 7 & 0xFF for i in range(1 << 20)) * 9
+"""What every stream writes, from its start on: a byte in the wrong place is noticed."""
+
+SIDES = st.sampled_from([0, 1])
+SIZES = st.sampled_from([0, 1, 2, 100, 1000, 65507, 65508, 131072, 262144, 300_000])
+CUTS = st.sampled_from([1, 5, 11, 12, 13, 100, 5000, 70_000, 1 << 22])
+
+
+@dataclass(eq=False)
+class End:
+    """One side of a stream: what it wrote, got, and has been told."""
+
+    stream: Stream
+    side: int
+    written: int = 0
+    received: int = 0
+    consumed: int = 0
+    wrote_eof: bool = False
+    discards: bool = False
+    waiting: bool = False
+    events: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.stream.on_data = self.on_data
+        self.stream.on_eof = lambda now: self.over("eof")
+        self.stream.on_reset = lambda code, now: self.over("reset")
+        self.stream.on_writable = self.on_writable
+
+    def on_data(self, data: bytes, now: float) -> None:
+        assert not self.events and not self.discards and type(data) is bytes
+        assert data == SOURCE[self.received : self.received + len(data)]
+        self.received += len(data)
+
+    def over(self, event: str) -> None:
+        assert event not in self.events and "reset" not in self.events
+        self.events.append(event)
+
+    def on_writable(self, now: float) -> None:
+        assert self.waiting and not self.wrote_eof
+        self.waiting = False
+
+
+class Wire:
+    """One direction: bytes on their way, and which frames have not got their header across."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.start = 0  # stream position of data[0]
+        self.end = 0
+        self.next_header = 0
+        self.frames: deque[tuple[int, int, int, int]] = deque()
+
+    def send(self, data: bytes) -> None:
+        self.data += data
+        self.end += len(data)
+        while self.next_header < self.end:
+            pos = self.next_header
+            head, stream_id, length = decode(self.data, pos - self.start)
+            self.frames.append((pos + 12, head, stream_id, length))
+            self.next_header = pos + 12 + (length if head <= FLAGS else 0)
+        assert self.next_header == self.end  # only whole frames are ever handed out
+
+    def take(self, size: int) -> bytes:
+        data = bytes(self.data[:size])
+        del self.data[:size]
+        self.start += len(data)
+        while self.frames and self.frames[0][0] <= self.start:
+            self.frames.popleft()
+        return data
+
+    def on_the_way(self, kind: int, stream_id: int) -> int:
+        """Bytes of data, or of grants, for a stream that the receiver has not seen."""
+        return sum(
+            length
+            for _, head, i, length in self.frames
+            if i == stream_id and head & ~FLAGS == kind and not head & RST
+        )
+
+
+class TwoSessions(RuleBasedStateMachine):
+    @initialize(
+        max_unsent=st.sampled_from([1000, 256 * 1024]),
+        max_unread=st.sampled_from([1 << 20, 16 << 20]),
+        streams=st.sampled_from([2, 100]),
+    )
+    def start(self, max_unsent: int, max_unread: int, streams: int) -> None:
+        limits = Limits(
+            max_unsent=max_unsent,
+            max_unread=max_unread,
+            max_inbound_streams=streams,
+            max_outbound_streams=streams + 1,
+            max_resets=1 << 20,
+        )
+        self.now = 0.0
+        self.dead = False
+        self.ends: list[dict[int, End]] = [{}, {}]
+        self.readied = [True, True]
+        self.wires = [Wire(), Wire()]  # wires[side] carries what that side sent
+        self.muxes = [
+            Yamux(
+                initiator=side == 0,
+                limits=limits,
+                on_stream=lambda stream, now, side=side: self.accepted(side, stream),  # type: ignore[misc]
+                on_ready=lambda side=side: self.ready(side),  # type: ignore[misc]
+            )
+            for side in (0, 1)
+        ]
+
+    def ready(self, side: int) -> None:
+        assert not self.readied[side]
+        self.readied[side] = True
+
+    def accepted(self, side: int, stream: Stream) -> None:
+        assert stream.id not in self.ends[side]
+        self.ends[side][stream.id] = End(stream, side)
+
+    def pick(self, side: int, which: int) -> End | None:
+        ends = list(self.ends[side].values())
+        return ends[which % len(ends)] if ends else None
+
+    @rule(side=SIDES)
+    def open(self, side: int) -> None:
+        try:
+            stream = self.muxes[side].open(self.now)
+        except LimitReached:
+            assert sum(not end.stream.inbound for end in self.live(side)) >= 3
+        else:
+            self.accepted(side, stream)
+
+    @rule(side=SIDES, which=st.integers(0, 50), size=SIZES)
+    def write(self, side: int, which: int, size: int) -> None:
+        end = self.pick(side, which)
+        if end and not end.stream.eof_sent and not end.stream.is_reset:
+            size = min(size, len(SOURCE) - end.written)
+            taken = end.stream.write(memoryview(SOURCE)[end.written : end.written + size])
+            assert taken <= size
+            end.waiting |= taken < size
+            end.written += taken
+
+    @rule(side=SIDES, which=st.integers(0, 50))
+    def write_eof(self, side: int, which: int) -> None:
+        end = self.pick(side, which)
+        if end:
+            end.stream.write_eof()
+            end.wrote_eof = end.stream.eof_sent
+
+    @rule(side=SIDES, which=st.integers(0, 50), code=st.integers(0, 2**32 - 1))
+    def reset(self, side: int, which: int, code: int) -> None:
+        end = self.pick(side, which)
+        if end and which % 4 == 0:
+            end.stream.reset(code)
+            end.discards = True
+
+    @rule(side=SIDES, which=st.integers(0, 50), share=st.sampled_from([0.1, 0.5, 1.0]))
+    def consume(self, side: int, which: int, share: float) -> None:
+        end = self.pick(side, which)
+        if end and not end.discards:
+            size = int(end.stream.unread * share)
+            end.consumed += size
+            end.stream.credit(size, self.now)
+
+    @rule(side=SIDES, which=st.integers(0, 50))
+    def stop_reading(self, side: int, which: int) -> None:
+        end = self.pick(side, which)
+        if end and which % 4 == 0:
+            end.stream.stop_reading()
+            end.discards = True
+
+    @rule(side=SIDES, budget=st.sampled_from([0, 1, 1000, 65519, 1 << 22]))
+    def flush(self, side: int, budget: int) -> None:
+        mux = self.muxes[side]
+        wanted = mux.wants_write
+        data = b"".join(mux.data_to_send(budget, self.now))
+        assert bool(data) == (wanted and (budget > 0 or bool(data)))
+        self.wires[side].send(data)
+        if not mux.wants_write:
+            self.readied[side] = False
+
+    @rule(side=SIDES, cut=CUTS)
+    def deliver(self, side: int, cut: int) -> None:
+        data = self.wires[side].take(cut)
+        self.muxes[1 - side].receive(data, self.now)
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.1, 5.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(side=SIDES)
+    def keepalive(self, side: int) -> None:
+        due = self.muxes[side].next_timeout()
+        if due is not None and due <= self.now and not self.muxes[side].wants_write:
+            heard = self.now  # the other side is heard of just in time
+            self.muxes[side].receive(b"", heard)
+            self.muxes[side].handle_timeout(self.now)
+
+    @precondition(lambda self: self.now > 20)
+    @rule()
+    def lose_the_connection(self) -> None:
+        for side in (0, 1):
+            live = self.live(side)
+            self.muxes[side].close(self.now)
+            assert all(end.events[-1] == "reset" for end in live)
+            assert not self.muxes[side].wants_write
+        self.start.__wrapped__ if False else None
+        self.dead = True
+
+    def live(self, side: int) -> list[End]:
+        return [self.ends[side][i] for i in self.muxes[side].streams]
+
+    @invariant()
+    def tell_the_truth(self) -> None:
+        for side, mux in enumerate(getattr(self, "muxes", ())):
+            assert self.readied[side] or not mux.wants_write
+            assert mux.unread == sum(end.stream.unread for end in self.ends[side].values())
+            for stream_id, end in self.ends[side].items():
+                stream = end.stream
+                if not end.discards and not stream.shed:
+                    assert stream.unread == end.received - end.consumed
+                if stream_id not in mux.streams:
+                    assert stream.is_reset or (stream.eof_received and stream.eof_sent)
+                    assert stream.unsent == 0
+                assert 0 <= stream.unsent <= mux.limits.max_unsent
+
+    @invariant()
+    def windows_are_conserved(self) -> None:
+        if not hasattr(self, "muxes") or self.dead:
+            return
+        for side in (0, 1):  # the side that reads; control frames first go onto its wire
+            data = b"".join(self.muxes[side].data_to_send(0, self.now))
+            self.wires[side].send(data)
+            if not self.muxes[side].wants_write:
+                self.readied[side] = False
+        for side in (0, 1):
+            reader, writer = self.muxes[side], self.muxes[1 - side]
+            for stream_id, stream in reader.streams.items():
+                other = writer.streams.get(stream_id)
+                if other is None or stream.eof_received:
+                    continue
+                data_on_the_way = self.wires[1 - side].on_the_way(DATA, stream_id)
+                grants = self.wires[side].on_the_way(WINDOW_UPDATE, stream_id)
+                assert stream.receive_window == other.send_window + data_on_the_way + grants
+                assert stream.receive_window >= 0 and other.send_window >= 0
+                assert stream.receive_window <= max(INITIAL_WINDOW, reader.limits.max_unread)
+
+    def teardown(self) -> None:
+        """Everybody reads: everything arrives, and nothing stays behind."""
+        if not hasattr(self, "muxes") or self.dead:
+            return
+        moved = True
+        while moved:
+            moved = False
+            for side in (0, 1):
+                for end in list(self.ends[side].values()):
+                    if not end.discards and end.stream.unread:
+                        end.consumed += end.stream.unread
+                        end.stream.credit(end.stream.unread, self.now)
+                data = b"".join(self.muxes[side].data_to_send(1 << 20, self.now))
+                self.wires[side].send(data)
+                self.readied[side] = self.muxes[side].wants_write
+                rest = self.wires[side].take(1 << 30)
+                moved |= bool(rest)
+                self.muxes[1 - side].receive(rest, self.now)
+        for side in (0, 1):
+            assert self.muxes[side].unread == 0 or any(e.discards for e in self.ends[side].values())
+            for stream_id, end in self.ends[side].items():
+                other = self.ends[1 - side].get(stream_id)
+                if other is None:
+                    assert end.stream.is_reset
+                    continue
+                if end.stream.is_reset or other.stream.is_reset:
+                    assert stream_id not in self.muxes[0].streams
+                    continue
+                assert end.stream.unsent == 0 and not (end.waiting and not end.wrote_eof)
+                if not other.discards:
+                    assert other.received == end.written
+                assert ("eof" in other.events) == end.wrote_eof
+
+
+TestTwoSessions = TwoSessions.TestCase
+TestTwoSessions.settings = settings(
+    deadline=None, max_examples=60, stateful_step_count=50, print_blob=True
+)
