@@ -25,7 +25,7 @@ import rows
 import sides
 from report import BOUND, CONNECT, PIPELINE, Results
 from rows import Pair, Sample
-from sides import ASYNCIO, BUILT_IN, OURS, PYTHON, Built, PeerFailed
+from sides import ASYNCIO, BUILT_IN, OURS, PYTHON, UVLOOP, Built, PeerFailed
 
 NAMES = ("upload", "ping", "streams", "connect", "memory", "import")
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"

@@ -92,7 +92,7 @@ class Multiaddr:
     def __eq__(self, other: object) -> bool:
         return self._bytes == other._bytes if isinstance(other, Multiaddr) else NotImplemented
 
-    def __lt__(self, other: object) -> bool:
+    def __lt__(self, other: "Multiaddr") -> bool:
         return self._bytes < other._bytes if isinstance(other, Multiaddr) else NotImplemented
 
     def __hash__(self) -> int:

@@ -276,15 +276,20 @@ class Node:
         if connection is None:
             return b""
         data = connection.data_to_send(now)
+        if not connection.wants_write:
+            self._dirty.pop(conn, None)
         if connection.draining:
             self._check_drained(connection)
         return data
 
     def poll(self) -> list[Action | Event]:
         """What happened and what is to be done since the last call, in order."""
-        outputs = self._outputs[:]
-        self._outputs.clear()  # in place: services hold this list's append
-        return outputs
+        outputs = self._outputs
+        if not outputs:
+            return []
+        taken = outputs[:]
+        outputs.clear()  # in place: its append was handed out
+        return taken
 
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout``, or None."""

@@ -8,6 +8,7 @@ async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import Any, cast
 
 from anyp2p_core.errors import ListenError, LocalError
@@ -28,7 +29,7 @@ class Host(BaseHost[Stream]):
     """A peer on asyncio."""
 
     def now(self) -> float:
-        return self._loop.time()
+        return monotonic()  # uvloop's own time counts in milliseconds
 
     def make_event(self) -> Event:
         return asyncio.Event()
@@ -60,7 +61,7 @@ class Host(BaseHost[Stream]):
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self.on_timer)
+        self._timer = self._loop.call_later(max(0.0, when - monotonic()), self.on_timer)
 
     def _flush_soon(self) -> None:
         if not self._soon:

@@ -281,22 +281,21 @@ class BaseHost(ABC, Generic[S]):
         self._flushing = True
         node, dispatch = self.node, self._dispatch
         try:
-            busy = True
-            while busy:
-                busy = False
+            while True:
                 ready = node.writable()
                 if ready:
                     now = self.now()
                     for conn in ready:
                         data = node.data_to_send(conn, now)
                         if data:
-                            busy = True
                             self._send(conn, data)
-                for item in node.poll():
-                    busy = True
+                outputs = node.poll()
+                for item in outputs:
                     found = dispatch.get(type(item))
                     if found is not None:
                         found(item)
+                if not (ready or outputs):
+                    break
         finally:
             self._flushing = False
         when = node.next_timeout()

@@ -197,7 +197,8 @@ class TwoSessions(RuleBasedStateMachine):
         mux = self.muxes[side]
         wanted = mux.wants_write
         data = b"".join(mux.data_to_send(budget, self.now))
-        assert bool(data) == (wanted and (budget > 0 or bool(data)))
+        assert wanted or not data
+        assert data or not (wanted and budget)
         self.wires[side].send(data)
         if not mux.wants_write:
             self.readied[side] = False
@@ -214,9 +215,8 @@ class TwoSessions(RuleBasedStateMachine):
     @rule(side=SIDES)
     def keepalive(self, side: int) -> None:
         due = self.muxes[side].next_timeout()
-        if due is not None and due <= self.now and not self.muxes[side].wants_write:
-            heard = self.now  # the other side is heard of just in time
-            self.muxes[side].receive(b"", heard)
+        if due is not None and due <= self.now:
+            self.muxes[side].receive(b"", self.now)  # the other side is heard of just in time
             self.muxes[side].handle_timeout(self.now)
 
     @precondition(lambda self: self.now > 20)
@@ -227,7 +227,6 @@ class TwoSessions(RuleBasedStateMachine):
             self.muxes[side].close(self.now)
             assert all(end.events[-1] == "reset" for end in live)
             assert not self.muxes[side].wants_write
-        self.start.__wrapped__ if False else None
         self.dead = True
 
     def live(self, side: int) -> list[End]:
