@@ -389,7 +389,7 @@ def _http_path(text: str) -> bytes:
     first, *rest = text.split("%")
     raw = [first.encode()]
     for piece in rest:
-        # int() and bytes.fromhex() also take signs and spaces.
+        # bytes.fromhex() skips spaces.
         if len(piece) < 2 or not piece[:2].isalnum():
             raise ValueError("two hex digits have to follow a percent sign")
         raw += bytes.fromhex(piece[:2]), piece[2:].encode()

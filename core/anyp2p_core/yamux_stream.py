@@ -140,6 +140,18 @@ class Stream:
                 self._outbox.wake(self)
         return size
 
+    def writable(self) -> bool:
+        """Whether ``write`` would take something; if not, ``on_writable`` follows.
+
+        Raises LocalError as ``write`` does.
+        """
+        if self.eof_sent or self.is_reset:
+            raise LocalError("the stream is closed for writing")
+        if self.unsent < self._mux.limits.max_unsent:
+            return True
+        self._want_write = True
+        return False
+
     def write_eof(self) -> None:
         """Close our direction once everything written is sent. Again, or after a reset: no-op."""
         if not (self.eof_sent or self.is_reset):
@@ -242,7 +254,8 @@ class Stream:
             size = unsent
         flags = self._flags
         self._flags = 0
-        fin = self._fin_queued and size == unsent
+        # The FIN goes alone: js peers close the stream before they take the payload of its frame.
+        fin = self._fin_queued and not unsent
         if fin:
             self._fin_queued = False
             flags |= FIN
@@ -254,7 +267,7 @@ class Stream:
                 self._take_all(out)
             self.unsent = unsent = unsent - size
             self.send_window -= size
-            self._queued = unsent > 0 and self.send_window > 0
+            self._queued = self.send_window > 0 if unsent else self._fin_queued
             if self._want_write or self.on_drained is not None:
                 self._outbox.waiting.append(self)
         else:

@@ -72,7 +72,7 @@ class Stream(BaseStream, anyio.abc.ByteStream):
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        connection = self._connection
+        connection = self._host.node.stream(self._id).connection
         known: dict[Any, Callable[[], Any]] = {
             StreamAttribute.peer_id: lambda: self.peer,
             StreamAttribute.protocol: lambda: self.protocol,

@@ -12,6 +12,7 @@ other formats are not guessed at. POSIX only, because elsewhere these permission
 import os
 import stat
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 
 from anyp2p_core.crypto import Crypto
@@ -131,10 +132,9 @@ def _binary(data: bytes) -> bytes:
 
 def _sync_directory(path: Path) -> None:
     """Make a new name survive a power failure, where the system can do that for directories."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError:  # some network file systems refuse; the file itself is on the disk
-        pass
-    finally:
-        os.close(fd)
+    with suppress(OSError):  # some network file systems refuse; the file itself is on the disk
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

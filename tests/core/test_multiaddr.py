@@ -170,6 +170,8 @@ REFUSED_TEXT = [
     "/http-path/%2g",
     "/http-path/%+1",
     "/http-path/% 1",
+    "/http-path/a%  ",
+    "/http-path/a%\t\n",
     "/http-path/%\u0661\u0661",
     "/http-path/\ud800",
     "/memory",

@@ -49,8 +49,8 @@ class Cryptography(Crypto):
     def chacha20poly1305(self, key: bytes) -> ChaCha20Poly1305:
         return ChaCha20Poly1305(key)
 
-    def x25519(self, private: bytes) -> "X25519":
-        return X25519(private)
+    def x25519(self, private: bytes) -> "_X25519":
+        return _X25519(private)
 
     def generate(self, kind: KeyType, entropy: Entropy, bits: int = 2048) -> Signer:
         if kind == KeyType.ED25519:
@@ -95,7 +95,7 @@ class _Secret:
         raise TypeError("private keys are neither pickled nor copied")
 
 
-class X25519(_Secret):
+class _X25519(_Secret):
     """One private Diffie-Hellman key."""
 
     __slots__ = ("_key", "public")
