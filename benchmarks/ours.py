@@ -308,8 +308,10 @@ if __name__ == "__main__":
     BUILT_IN = args.built_in
     if args.counted:
         count_calls()
-    factory = None
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if args.loop == "uvloop":
-        from uvloop import new_event_loop as factory
+        import uvloop
+
+        factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main(args))

@@ -187,7 +187,7 @@ def tables(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def machine(implementations: dict[str, str]) -> str:
+def machine(implementations: dict[str, str], load: float) -> str:
     """What the figures were taken on, without its name."""
     model = platform.machine()
     with open("/proc/cpuinfo") as file:
@@ -195,12 +195,12 @@ def machine(implementations: dict[str, str]) -> str:
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     lines = [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"{os.cpu_count()} cores of {model}, {pages / 1e9:.0f} GB, "
-        f"{platform.system()} {platform.release().split('-')[0]}, load {load}",
+        f"{platform.system()} {platform.release().split('-')[0]}, "
+        f"load {load:.1f} before the start",
         f"{platform.python_implementation()} {platform.python_version()}, {_libraries()}",
         *(f"{name}: {text}" for name, text in implementations.items()),
     ]

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import report
 import rows
@@ -176,30 +177,29 @@ class Bench:
         self.results.setdefault(row, {}).setdefault(name, []).append(sample)
 
     def _failed(self, row: str, name: str, error: Exception) -> None:
-        lines = str(error).splitlines()
-        reason = lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1].strip()}"
-        self.failures.append(f"{name}, {row}: {reason}")
+        self.failures.append(f"{name}, {row}: {sides.one_line(error)}")
         log(self.failures[-1])
 
 
-def ordered(results: Results) -> Results:
-    """The sides of every row as they are named above, whatever order they came in."""
+def ordered(found: dict[str, Any]) -> dict[str, Any]:
+    """By side, in the order in which they are named above, whatever order they came in."""
     names = [*sides.NAMES, CONNECT, PIPELINE, BOUND]
-    return {
-        row: {name: found[name] for name in names if name in found}
-        for row, found in results.items()
-    }
+    return {name: found[name] for name in names if name in found}
 
 
 async def main(args: argparse.Namespace) -> int:
-    built = sides.find(sides.NAMES, log)
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        log(f"this machine is busy (load {load:.1f}): the ratios are noisier than they need be")
+    peers_too = set(args.only) - {"memory", "import"}
+    built = sides.find(sides.NAMES if peers_too else (*OURS, PYTHON), log)
     bench = Bench(built, args.only, rows.QUICK if args.quick else rows.FULL)
     for number in range(args.runs):
         log(f"run {number + 1} of {args.runs}")
         await bench.run()
-    results = ordered(bench.results)
+    results: Results = {row: ordered(found) for row, found in bench.results.items()}
     text = report.tables(results)
-    notes = report.machine(bench.implementations)
+    notes = report.machine(ordered(bench.implementations), load)
     if bench.calls:
         counted = ", ".join(f"{made:g} {name}" for name, made in sorted(bench.calls["cpu"].items()))
         notes += f"\n- public-key operations of one connect, both ends: {counted}"

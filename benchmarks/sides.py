@@ -46,8 +46,14 @@ def find(wanted: tuple[str, ...], log: Callable[[str], object]) -> dict[str, Bui
         try:
             found[name] = prepare(spec, log)
         except (NotHere, BuildFailed) as error:
-            log(f"{name}: skipped: {error}")
+            log(f"{name}: skipped: {one_line(error)}")
     return found
+
+
+def one_line(error: Exception) -> str:
+    """The first line of a message, and the last one where there are more."""
+    first, *more = str(error).splitlines() or [type(error).__name__]
+    return f"{first}: {more[-1].strip()}" if more else first
 
 
 def python(built: Built) -> str:

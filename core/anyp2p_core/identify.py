@@ -140,6 +140,21 @@ def _scope(address: Multiaddr) -> int:
     return PUBLIC if ip.is_global else PRIVATE
 
 
+def _keep(before: IdentifyInfo, info: IdentifyInfo, push: Message) -> None:
+    """A push may be partial: what it does not carry stays as it was."""
+    if push.agent_version is None:
+        info.agent = before.agent
+    if push.protocol_version is None:
+        info.protocol_version = before.protocol_version
+    if not push.protocols:
+        info.protocols = before.protocols
+    if not push.listen_addrs and not info.signed_record:
+        info.addresses = before.addresses
+        info.signed_record = before.signed_record
+    if info.observed is None:
+        info.observed = before.observed
+
+
 class _Reader:
     """Collects the messages of one stream until its end, within size and time."""
 
@@ -273,6 +288,9 @@ class Identify(Service):
         peer = connection.peer
         assert peer is not None
         info = self._check(connection, peer, message, now)
+        before = self.infos.get(connection.id)
+        if pushed and before is not None:
+            _keep(before, info, message)
         known = self.context.peers.learn(peer)
         known.agent = info.agent
         known.protocols = info.protocols

@@ -98,6 +98,9 @@ class Multiaddr:
     def __hash__(self) -> int:
         return hash(self._bytes)
 
+    def __reduce__(self) -> "tuple[Callable[[bytes], Multiaddr], tuple[bytes]]":
+        return Multiaddr.from_bytes, (self._bytes,)
+
     @property
     def components(self) -> tuple[Component, ...]:
         """The protocols and their values, outermost first."""

@@ -628,10 +628,11 @@ class Node:
     def _arm_muxer(self, connection: Connection) -> None:
         assert connection.muxer is not None
         when = connection.muxer.next_timeout()
-        if when is not None:
-            connection.timer = self.timers.call_at(
-                when, "keepalive", lambda now: self._muxer_due(connection, now)
-            )
+        if when is None:  # it has not sent anything yet: look again
+            when = self._now + self.limits.keepalive_timeout
+        connection.timer = self.timers.call_at(
+            when, "keepalive", lambda now: self._muxer_due(connection, now)
+        )
 
     def _muxer_due(self, connection: Connection, now: float) -> None:
         if connection.error is None and connection.muxer is not None:

@@ -1,9 +1,9 @@
 """What a secure channel must offer to a connection, and which ones there are.
 
-    Security (one per node)  --start-->  SecureChannel (one per connection)
+Security (one per node)  --start-->  SecureChannel (one per connection)
 
-    bytes of the transport -> receive -> on_open (once: the peer is known) -> on_data (plaintext)
-    plaintext pieces -> seal -> bytes for the transport
+bytes of the transport -> receive -> on_open (once: the peer is known) -> on_data (plaintext)
+plaintext pieces -> seal -> bytes for the transport
 """
 
 from collections.abc import Callable, Sequence

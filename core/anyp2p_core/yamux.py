@@ -184,7 +184,8 @@ class Yamux:
                 return
             self._tail = b""
             head, stream_id, length = decode(header)
-            pos = self._on_frame(head, stream_id, length, data, pos, now)
+            on_frame = self._on_data if head <= FLAGS else self._on_other
+            pos = on_frame(head, stream_id, length, data, pos, now)
         streams = self.streams
         max_unread = self._max_unread
         while size - pos >= HEADER_SIZE:
@@ -207,7 +208,10 @@ class Yamux:
                     stream.on_data(data[pos:end], now)
                     pos = end
                     continue
-            pos = self._on_frame(head, stream_id, length, data, pos, now)
+            if head <= FLAGS:
+                pos = self._on_data(head, stream_id, length, data, pos, now)
+            else:
+                pos = self._on_other(head, stream_id, length, data, pos, now)
         if pos < size:
             self._tail = data[pos:]
 
@@ -277,29 +281,12 @@ class Yamux:
         self._growth += growth
         return growth
 
-    def _on_frame(
-        self, head: int, stream_id: int, length: int, data: bytes, pos: int, now: float
-    ) -> int:
-        """Handle the frame whose header ended at ``pos``; return where the next one starts."""
-        if self._closed:  # by a callback
-            return len(data)
-        if head <= FLAGS:
-            return self._on_data(head, stream_id, length, data, pos, now)
-        kind = head & ~FLAGS
-        flags = head & FLAGS
-        if kind == WINDOW_UPDATE:
-            self._on_window_update(stream_id, flags, length, now)
-        elif kind == PING:
-            self._on_ping(flags, length, now)
-        elif kind == GO_AWAY:
-            self.peer_gone_away = length
-        else:
-            raise self._fail(f"a frame starts with {head >> 16:04x}: not yamux version 0")
-        return pos
-
     def _on_data(
         self, flags: int, stream_id: int, length: int, data: bytes, pos: int, now: float
     ) -> int:
+        """Handle the DATA frame whose header ended at ``pos``; return where the next one starts."""
+        if self._closed:  # by a callback
+            return len(data)
         stream = self.streams.get(stream_id)
         if flags & SYN:
             if stream is not None or not stream_id or stream_id & 1 == self._parity:
@@ -321,6 +308,10 @@ class Yamux:
                 stream = None
             else:
                 stream.receive_window -= length
+                if not length:
+                    if flags & FIN:
+                        self._on_fin(stream, now)
+                    return pos
         self._target = stream
         self._remaining = length
         self._fin = flags & FIN
@@ -344,6 +335,24 @@ class Yamux:
         if self._fin and not self._remaining and self._target is not None:
             self._on_fin(self._target, now)
         return end
+
+    def _on_other(
+        self, head: int, stream_id: int, length: int, data: bytes, pos: int, now: float
+    ) -> int:
+        """The same for a frame that is its header."""
+        if self._closed:
+            return len(data)
+        kind = head & ~FLAGS
+        flags = head & FLAGS
+        if kind == WINDOW_UPDATE:
+            self._on_window_update(stream_id, flags, length, now)
+        elif kind == PING:
+            self._on_ping(flags, length, now)
+        elif kind == GO_AWAY:
+            self.peer_gone_away = length
+        else:
+            raise self._fail(f"a frame starts with {head >> 16:04x}: not yamux version 0")
+        return pos
 
     def _on_window_update(self, stream_id: int, flags: int, length: int, now: float) -> None:
         stream = self.streams.get(stream_id)

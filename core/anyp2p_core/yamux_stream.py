@@ -245,7 +245,7 @@ class Stream:
             self._want_write = False
 
     def _next_frame(self, out: list[bytes]) -> int:
-        """Append one frame to ``out`` and return its size."""
+        """Append one frame to ``out``, and the FIN if it is next; return their size."""
         unsent = self.unsent
         size = self.send_window
         if size > MAX_PAYLOAD:
@@ -254,11 +254,7 @@ class Stream:
             size = unsent
         flags = self._flags
         self._flags = 0
-        # The FIN goes alone: js peers close the stream before they take the payload of its frame.
-        fin = self._fin_queued and not unsent
-        if fin:
-            self._fin_queued = False
-            flags |= FIN
+        added = 0
         if size:
             out.append(encode(DATA | flags, self.id, size))
             if size < unsent:
@@ -267,15 +263,22 @@ class Stream:
                 self._take_all(out)
             self.unsent = unsent = unsent - size
             self.send_window -= size
-            self._queued = self.send_window > 0 if unsent else self._fin_queued
             if self._want_write or self.on_drained is not None:
                 self._outbox.waiting.append(self)
-        else:
-            out.append(encode(DATA | flags if fin else WINDOW_UPDATE | flags, self.id, 0))
-            self._queued = False
-        if fin and self.eof_received:
-            self._mux._forget(self)
-        return size + HEADER_SIZE
+            flags = 0
+            added = size + HEADER_SIZE
+        self._queued = unsent > 0 and self.send_window > 0
+        if self._fin_queued and not unsent:
+            # Alone: js peers close the stream before they take the payload of the FIN's frame.
+            self._fin_queued = False
+            out.append(encode(DATA | FIN | flags, self.id, 0))
+            added += HEADER_SIZE
+            if self.eof_received:
+                self._mux._forget(self)
+        elif not added:
+            out.append(encode(WINDOW_UPDATE | flags, self.id, 0))  # only the SYN or the ACK
+            added = HEADER_SIZE
+        return added
 
     def _notify(self, now: float) -> None:
         """Something was sent: tell the application if it waits for that."""

@@ -1,9 +1,9 @@
 """anyio: for programs that run on either of its backends, asyncio and trio.
 
-    from anyp2p.anyio import Host
+from anyp2p.anyio import Host
 
-    async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
-        print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
+async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
+    print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
 """
 
 import math

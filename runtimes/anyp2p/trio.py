@@ -1,9 +1,9 @@
 """trio: everything runs inside the host's own nursery, and ends with it.
 
-    from anyp2p.trio import Host
+from anyp2p.trio import Host
 
-    async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
-        print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
+async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
+    print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
 """
 
 import math

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import vectors
 from hypothesis import given, settings, strategies as st
@@ -425,6 +428,13 @@ def test_equality_and_order() -> None:
     with pytest.raises(TypeError):
         one < "/tcp/2"  # type: ignore[operator]  # noqa: B015
     assert repr(one) == "Multiaddr('/tcp/1')"
+
+
+def test_copies() -> None:
+    address = Multiaddr("/tcp/1/unix/a")
+    for same in (copy.copy(address), copy.deepcopy(address), pickle.loads(pickle.dumps(address))):
+        assert same == address and str(same) == str(address)
+        assert same.decapsulate("/unix/a") == Multiaddr("/tcp/1")
 
 
 # Properties.

@@ -324,6 +324,7 @@ class ByName:
         lambda: Schema(ByName, Field(1, "a", UINT)),
         lambda: Schema(Pair, Field(1, "a", UINT, repeated=True)),
         lambda: Schema(Pair, Field(1, "a", UINT, limit=3)),
+        lambda: Schema(Pair, Field(1, "a", UINT, overflow="drop")),
         lambda: Schema(Pair, Field(1, "a", UINT, required=True, implicit=True)),
         lambda: Schema(Pair, Field(1, "a", UINT, repeated=True, limit=1, required=True)),
         lambda: Schema(Pair, Field(1, "a", INNER, implicit=True)),

@@ -66,7 +66,7 @@ def test_a_stream_there_and_back() -> None:
     echo.write(b"hello yourself")
     echo.write_eof()
     wire = pair.b.wire()
-    assert parse(wire) == [("DATA ACK FIN", 1, 14)]
+    assert parse(wire) == [("DATA ACK", 1, 14), ("DATA FIN", 1, 0)]
     pair.a.receive(wire)
     assert pair.a.logs[1].events == ["data", "eof"]
     stream.write_eof()
@@ -838,7 +838,9 @@ def test_row_54_unread_bytes_of_all_streams_are_bounded() -> None:
 
 def test_row_54_the_largest_unread_stream_is_shed() -> None:
     session = quiet(reads=False, max_unread=1000)
-    session.receive(*[data_frame(SYN, i, bytes(size)) for i, size in ((1, 300), (3, 400), (5, 300))])
+    session.receive(
+        *[data_frame(SYN, i, bytes(size)) for i, size in ((1, 300), (3, 400), (5, 300))]
+    )
     session.receive(data_frame(DATA, 5, b"x"), PONG)
     assert session.logs[3].stream.shed and session.logs[3].events == ["data", "reset"]
     assert session.mux.unread == 601 and len(session.logs[5].data) == 301

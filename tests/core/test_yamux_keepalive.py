@@ -76,4 +76,3 @@ def test_a_peer_that_still_sends_is_given_more_time() -> None:
     keepalive.pong(0, 26.0)
     assert keepalive.rtt == 26.0
     assert keepalive.due == 30.0
-

@@ -208,6 +208,23 @@ class TwoSessions(RuleBasedStateMachine):
         data = self.wires[side].take(cut)
         self.muxes[1 - side].receive(data, self.now)
 
+    @rule(side=SIDES, which=st.integers(0, 50), read=st.booleans())
+    def move_much(self, side: int, which: int, read: bool) -> None:
+        """What random steps seldom do: fill, and perhaps empty, the window of one stream."""
+        end = self.pick(side, which)
+        if end is None:
+            return
+        for _ in range(6):
+            self.write(side, which, 300_000)
+            self.flush(side, 1 << 22)
+            self.deliver(side, 1 << 22)
+            other = self.ends[1 - side].get(end.stream.id)
+            if read and other and not other.discards:
+                other.consumed += other.stream.unread
+                other.stream.credit(other.stream.unread, self.now)
+            self.flush(1 - side, 1 << 22)
+            self.deliver(1 - side, 1 << 22)
+
     @rule(seconds=st.sampled_from([0.0, 0.001, 0.1, 5.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds

@@ -109,7 +109,9 @@ def test_a_short_write_waits_for_on_writable(
     assert log.events == ["writable"]  # this write was not short
     frames = parse(bytes(sent))
     assert sum(length for _, _, length in frames) == 250_000
-    assert bytes(sent).replace(encode(DATA, 2, MAX_PAYLOAD), b"").startswith(data[: 2 * MAX_PAYLOAD])
+    assert (
+        bytes(sent).replace(encode(DATA, 2, MAX_PAYLOAD), b"").startswith(data[: 2 * MAX_PAYLOAD])
+    )
 
 
 def test_lowered_limits_let_nothing_more_in() -> None:
@@ -142,6 +144,20 @@ def test_on_writable_may_write_and_reset() -> None:
     assert session.sent() == [("WINDOW_UPDATE RST", 4, 0), ("DATA", 2, 1000)]
 
 
+def test_writable_says_whether_a_write_would_take_something() -> None:
+    session, stream = opened(max_unsent=1000)
+    stream.write(bytes(999))
+    assert stream.writable()
+    stream.write(b"x")
+    assert not stream.writable()
+    session.wire()
+    assert session.logs[2].events == ["writable"]
+    assert stream.writable()
+    stream.reset()
+    with pytest.raises(LocalError):
+        stream.writable()
+
+
 def test_on_drained_is_called_once_when_everything_is_sent() -> None:
     session, stream = opened()
     calls: list[float] = []
@@ -163,7 +179,7 @@ def test_on_drained_is_called_when_the_last_frame_finishes_the_stream() -> None:
     stream.write(b"bye")
     stream.write_eof()
     stream.on_drained = calls.append
-    assert session.sent() == [("DATA FIN", 2, 3)]
+    assert session.sent() == [("DATA", 2, 3), ("DATA FIN", 2, 0)]
     assert calls == [session.now]
     assert session.mux.streams == {}
 
@@ -260,12 +276,13 @@ def test_small_and_large_writes_keep_their_order(sizes: list[int], grant: int) -
 # Closing and resetting.
 
 
-def test_fin_rides_on_the_last_data_frame() -> None:
+def test_fin_follows_the_data_in_a_frame_of_its_own() -> None:
+    """js peers close a stream before they take the payload of the frame that carries its FIN."""
     session, stream = opened()
     stream.write(bytes(MAX_PAYLOAD + 1))
     stream.write_eof()
     assert stream.eof_sent
-    assert session.sent() == [("DATA", 2, MAX_PAYLOAD), ("DATA FIN", 2, 1)]
+    assert session.sent() == [("DATA", 2, MAX_PAYLOAD), ("DATA", 2, 1), ("DATA FIN", 2, 0)]
     stream.write_eof()
     assert session.sent() == []
 
@@ -276,7 +293,7 @@ def test_fin_waits_for_the_window() -> None:
     stream.write_eof()
     assert sum(length for _, _, length in session.sent()) == INITIAL_WINDOW
     session.receive(encode(WINDOW_UPDATE, 2, 1))
-    assert session.sent() == [("DATA FIN", 2, 1)]
+    assert session.sent() == [("DATA", 2, 1), ("DATA FIN", 2, 0)]
 
 
 def test_fin_alone_is_an_empty_data_frame() -> None:
@@ -302,7 +319,7 @@ def test_the_first_frame_can_be_the_last() -> None:
     stream = session.open()
     stream.write(b"all")
     stream.write_eof()
-    assert session.sent() == [("DATA SYN FIN", 2, 3)]
+    assert session.sent() == [("DATA SYN", 2, 3), ("DATA FIN", 2, 0)]
     stream = session.open()
     stream.write_eof()
     assert session.sent() == [("DATA SYN FIN", 4, 0)]
@@ -550,4 +567,3 @@ def test_callbacks_have_defaults_that_do_nothing() -> None:
     session.receive(data_frame(FIN, 1, b"y"))
     session.receive(encode(WINDOW_UPDATE | RST, 1, 3))
     assert stream.is_reset and stream.eof_received and stream.unread == 2
-

@@ -1,4 +1,4 @@
-"""Our peer on asyncio."""
+"""Our peer on asyncio, also under uvloop."""
 
 import argparse
 import asyncio
@@ -64,4 +64,9 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main(options: argparse.Namespace) -> None:
-    asyncio.run(run(options))
+    if options.runtime == "uvloop":
+        import uvloop
+
+        uvloop.run(run(options))
+    else:
+        asyncio.run(run(options))

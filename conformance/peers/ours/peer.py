@@ -11,7 +11,13 @@ import argparse
 import importlib
 import sys
 
-RUNTIMES = {"asyncio": "on_asyncio", "trio": "on_trio"}
+RUNTIMES = {
+    "asyncio": "on_asyncio",
+    "uvloop": "on_asyncio",
+    "trio": "on_trio",
+    "anyio": "on_anyio",
+    "gevent": "on_gevent",
+}
 
 
 def main() -> int:

@@ -253,11 +253,18 @@ async def serve(binary: str, listen: list[str], directory: Path) -> None:
 
 
 async def _wait_for(control: Path, process: asyncio.subprocess.Process) -> None:
+    """The socket's file is there a moment before somebody listens."""
     deadline = time.monotonic() + 20
-    while not control.exists():
-        if process.returncode is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the daemon did not start; exit code {process.returncode}")
-        await asyncio.sleep(0.02)
+    while True:
+        try:
+            _, writer = await asyncio.open_unix_connection(str(control))
+        except OSError:
+            if process.returncode is not None or time.monotonic() > deadline:
+                sys.exit(f"the daemon did not start; exit code {process.returncode}")
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
 
 
 def main() -> None:

@@ -7,14 +7,14 @@
                           2  the command line is wrong
                           130  interrupted
 
-Results go to stdout; an error is one line on stderr. Only what a command needs is imported, and
-only when it runs: ``anyp2p --help`` loads no cryptography and no event loop.
+Results go to stdout; an error is one line on stderr, also with --json. Only what a command needs
+is imported, and only when it runs: ``anyp2p --help`` loads no cryptography and no event loop.
 """
 
 import sys
 from collections.abc import Sequence
 
-from . import addr, demo, identify, identity, key, listen, output, perf, ping
+from . import addr, demo, hosts, identify, identity, key, listen, output, perf, ping
 from .arguments import Parser
 
 FAILED = 1
@@ -35,9 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         code: int = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None when it was closed before we started
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
+        hosts.end_on_next_interrupt()
         return INTERRUPTED
     except BrokenPipeError:  # whoever reads our output has seen enough
         output.discard()
@@ -66,6 +68,6 @@ def _parser() -> Parser:
 
 
 def _version() -> str:
-    from .._version import VERSION
+    from anyp2p._version import VERSION
 
     return VERSION

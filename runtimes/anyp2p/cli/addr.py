@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING
 
 from . import output
-from .arguments import Commands, Parser, add_command, multiaddr
+from .arguments import Commands, add_command, multiaddr
 
 if TYPE_CHECKING:
     from anyp2p_core.multiaddr import Multiaddr

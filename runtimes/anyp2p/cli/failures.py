@@ -3,9 +3,8 @@
 import os
 import re
 
+from anyp2p.keyfile import KeyFileMissing
 from anyp2p_core.errors import DialError, Error
-
-from ..keyfile import KeyFileMissing
 
 
 class Failure(Exception):

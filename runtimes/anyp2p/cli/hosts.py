@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import output, runtimes
 
 if TYPE_CHECKING:
+    from anyp2p.host import BaseHost
     from anyp2p_core.keys import PrivateKey
-
-    from ..host import BaseHost
 
 T = TypeVar("T")
 
@@ -38,13 +37,17 @@ def run(
         async with host_class(key, limits=limits, **options) as host:
             return await main(host)
 
-    return runtimes.run(args.runtime, with_host)
+    try:
+        return runtimes.run(args.runtime, with_host)
+    except KeyboardInterrupt:
+        end_on_next_interrupt()
+        raise
 
 
 def load_key(path: str) -> "PrivateKey":
     """The identity in a key file."""
-    from .. import keyfile
-    from ..providers.crypto import Cryptography
+    from anyp2p import keyfile
+    from anyp2p.providers.crypto import Cryptography
 
     return keyfile.load(path, Cryptography())
 
@@ -61,5 +64,16 @@ async def sleep(host: "BaseHost[Any]", seconds: float) -> None:
 
 
 def interrupt_on_sigterm() -> None:
-    """Make SIGTERM do what the event loop does on SIGINT."""
+    """Make SIGTERM do what the event loop does on SIGINT.
+
+    Scripts start background jobs with SIGINT ignored, and event loops leave it at that. It is taken
+    again, or SIGTERM would be ignored too.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def end_on_next_interrupt() -> None:
+    """Let one more Ctrl-C end the process without a word: it is about to end by itself."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -4,12 +4,11 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from . import hosts, output
-from .arguments import Commands, Parser, add_command, add_host_options, add_target
+from .arguments import Commands, add_command, add_host_options, add_target
 
 if TYPE_CHECKING:
+    from anyp2p.host import BaseHost
     from anyp2p_core.identify import IdentifyInfo
-
-    from ..host import BaseHost
 
 
 def add_parser(commands: Commands) -> None:
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         ("observed address", str(info.observed) if info.observed is not None else "-"),
         ("signed record", "yes" if info.signed_record else "no"),
     ]
-    output.table([(label, value) for label, value in rows])
+    output.table(rows)
     return 0
 
 

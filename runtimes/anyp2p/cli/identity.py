@@ -3,7 +3,7 @@
 import argparse
 
 from . import hosts, output
-from .arguments import Commands, Parser, add_command
+from .arguments import Commands, add_command
 
 
 def add_parser(commands: Commands) -> None:

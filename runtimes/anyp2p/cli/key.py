@@ -3,7 +3,7 @@
 import argparse
 
 from . import output
-from .arguments import Commands, Parser, add_command, count
+from .arguments import Commands, add_command, count
 
 TYPES = ("ed25519", "secp256k1", "ecdsa", "rsa")
 RSA_BITS = 2048
@@ -30,12 +30,12 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from anyp2p import keyfile
+    from anyp2p.providers.crypto import Cryptography
+    from anyp2p.providers.entropy import OsEntropy
     from anyp2p_core.crypto import KeyType
     from anyp2p_core.keys import PrivateKey
 
-    from .. import keyfile
-    from ..providers.crypto import Cryptography
-    from ..providers.entropy import OsEntropy
     from .failures import UsageError
 
     if args.bits is not None and args.type != "rsa":

@@ -1,17 +1,15 @@
 """anyp2p listen: a peer that others can try themselves on."""
 
 import argparse
-import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from . import hosts, output
-from .arguments import Commands, Parser, add_command, add_host_options, multiaddr
+from .arguments import Commands, add_command, add_host_options, multiaddr
 
 if TYPE_CHECKING:
+    from anyp2p.host import BaseHost
     from anyp2p_core.multiaddr import Multiaddr
-
-    from ..host import BaseHost
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
 
@@ -59,6 +57,8 @@ def dialable(address: "Multiaddr") -> list["Multiaddr"]:
 
     Of several networks only the one with the default route is found.
     """
+    import socket
+
     from anyp2p_core.multiaddr import Multiaddr
 
     first = address.components[0]

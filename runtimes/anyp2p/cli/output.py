@@ -5,9 +5,9 @@ colours or forge a line.
 """
 
 import io
-import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -36,10 +36,12 @@ def say(line: str = "") -> None:
 
 def document(value: dict[str, Any]) -> None:
     """Print one JSON document on one line, in ASCII."""
+    import json
+
     print(json.dumps(value), flush=True)
 
 
-def table(rows: list[tuple[str, ...]]) -> None:
+def table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows with their columns aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import hosts, output
-from .arguments import Commands, Parser, add_command, add_host_options, add_target, size
+from .arguments import Commands, add_command, add_host_options, add_target, size
 
 if TYPE_CHECKING:
-    from ..host import BaseHost, PerfResult
+    from anyp2p.host import BaseHost, PerfResult
 
 DEFAULT = "64MiB"
 
@@ -36,7 +36,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from anyp2p_core.errors import NegotiationError
+    from anyp2p_core.errors import Error
+    from anyp2p_core.perf import PROTOCOL
 
     from .failures import Failure
 
@@ -50,10 +51,11 @@ def run(args: argparse.Namespace) -> int:
             progress.start()
         try:
             return str(peer), await host.perf(peer, args.upload, args.download, progress)
-        except NegotiationError as error:
-            raise Failure(
-                f"{peer} does not serve /perf/1.0.0 ({error}): run `anyp2p listen` there"
-            ) from error
+        except Error:
+            info = host.node.identified(peer)
+            if info is None or PROTOCOL in info.protocols:
+                raise
+            raise Failure(f"{peer} does not serve {PROTOCOL}: run `anyp2p listen` there") from None
 
     try:
         peer, result = hosts.run(args, measure)

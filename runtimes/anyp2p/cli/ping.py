@@ -5,10 +5,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from . import hosts, output
-from .arguments import Commands, Parser, add_command, add_host_options, add_target, count, seconds
+from .arguments import Commands, add_command, add_host_options, add_target, count, seconds
 
 if TYPE_CHECKING:
-    from ..host import BaseHost
+    from anyp2p.host import BaseHost
 
 
 def add_parser(commands: Commands) -> None:

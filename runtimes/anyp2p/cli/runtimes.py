@@ -1,26 +1,23 @@
 """Which event loop runs a command: a name, the module with its Host, and how to run on it.
 
-To add a runtime, give it an entry in ``_KNOWN``: the module must have a ``Host`` with the methods of
-``BaseHost``, and ``run(main, host_class)`` must run ``main(host_class)`` to its end. An interrupt
-must end ``main`` with whatever cancels a task there, and come out of ``run`` as KeyboardInterrupt.
+To add a runtime, give it an entry in ``_KNOWN``: the module must have a ``Host`` with the methods
+of ``BaseHost``, and ``run(main, host_class)`` must run ``main(host_class)`` to its end. SIGINT must
+end ``main`` with whatever cancels a task there, and come out of ``run`` as KeyboardInterrupt.
 """
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from ..host import BaseHost
+    from anyp2p.host import BaseHost
 
 T = TypeVar("T")
 HostClass = Callable[..., "BaseHost[Any]"]
 Main = Callable[[HostClass], Coroutine[Any, Any, T]]
 
 
-@dataclass(slots=True)
-class Runtime:
+class Runtime(NamedTuple):
     """How commands run on one kind of event loop."""
 
     module: str
@@ -83,6 +80,8 @@ RUNTIMES = tuple(dict.fromkeys((*_KNOWN, *_PLANNED)))
 
 
 def _installed(runtime: Runtime) -> bool:
+    from importlib.util import find_spec
+
     return not runtime.needs or find_spec(runtime.needs) is not None
 
 

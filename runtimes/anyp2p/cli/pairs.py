@@ -1,0 +1,172 @@
+"""Peers on several event loops in one process, and what they measure with each other.
+
+    the command's thread            one thread per runtime, with a listener and a dialer
+      address of a listener    ->   the dialer connects, identifies, pings, echoes, runs perf
+                               <-   Pair: what was agreed on and measured, or the error
+      None                     ->   the hosts close
+
+One pair at a time, so that nobody disturbs a measurement.
+"""
+
+import time
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from anyp2p_core.errors import Error
+
+from . import hosts, runtimes
+from .demo import ECHO
+from .failures import Failure, describe
+
+if TYPE_CHECKING:
+    from anyp2p.host import BaseHost
+    from anyp2p_core.multiaddr import Multiaddr
+    from anyp2p_core.peer_id import PeerId
+
+PINGS = 32
+IN_FLIGHT = 128 * 1024
+"""Echo bytes under way: less than the smallest window, so that one task can write and read."""
+PATIENCE = 15.0
+"""Seconds for one pair."""
+
+
+@dataclass(slots=True)
+class Pair:
+    """What one runtime measured with a listener on another; sizes in bytes, times in seconds."""
+
+    dialer: str
+    listener: str
+    ok: bool = False
+    error: str | None = None
+    security: str = ""
+    muxer: str = ""
+    early_muxer: bool = False
+    connect_seconds: float = 0.0
+    ping_seconds: float = 0.0
+    """The median."""
+    echo_bytes_per_second: float = 0.0
+    upload_bytes_per_second: float = 0.0
+    download_bytes_per_second: float = 0.0
+
+
+class Member:
+    """One runtime in its own thread. What happens there comes out of ``answer`` here."""
+
+    def __init__(self, name: str, perf_size: int) -> None:
+        self.name = name
+        self.address: Any = None
+        self.error: Exception | None = None
+        self.thread = Thread(target=self._run, name=f"anyp2p demo {name}", daemon=True)
+        self._perf_size = perf_size
+        self._jobs: SimpleQueue[tuple[str, Multiaddr] | None] = SimpleQueue()
+        self._answers: SimpleQueue[Any] = SimpleQueue()
+
+    def answer(self) -> Any:
+        """The next thing that the thread has to say; raises what ended it."""
+        try:
+            answer = self._answers.get(timeout=PATIENCE)
+        except Empty:
+            raise Failure(f"the {self.name} hosts said nothing for {PATIENCE:g} s") from None
+        if self.error is not None:
+            raise self.error
+        return answer
+
+    def measure(self, listener: "Member") -> Pair:
+        """Dial the listener of another runtime, or of this one."""
+        self._jobs.put((listener.name, listener.address))
+        pair: Pair = self.answer()
+        return pair
+
+    def stop(self) -> None:
+        """Have the hosts closed; ``thread`` ends then."""
+        self._jobs.put(None)
+
+    # In the thread.
+
+    def _run(self) -> None:
+        try:
+            runtimes.run(self.name, self._main)
+        except Exception as error:
+            self.error = error
+            self._answers.put(None)
+
+    async def _main(self, host_class: runtimes.HostClass) -> None:
+        listening = ["/ip4/127.0.0.1/tcp/0"]
+        async with (
+            host_class(listen=listening, echo=True, perf=True) as listener,
+            host_class() as dialer,
+        ):
+            self._answers.put(listener.addresses[0])
+            while (job := await self._next_job(dialer)) is not None:
+                pair = Pair(self.name, job[0])
+                await try_pair(dialer, job[1], pair, self._perf_size)
+                self._answers.put(pair)
+        if listener.internal_errors or dialer.internal_errors:
+            raise Failure("a host met an internal error: --debug shows it; please report it")
+
+    async def _next_job(self, host: "BaseHost[Any]") -> "tuple[str, Multiaddr] | None":
+        """Wait without blocking the loop. Asking is the one way to do it that every loop knows."""
+        while True:
+            try:
+                return self._jobs.get_nowait()
+            except Empty:
+                await hosts.sleep(host, 0.01)
+
+
+async def try_pair(host: "BaseHost[Any]", address: "Multiaddr", pair: Pair, perf_size: int) -> None:
+    """Do everything with one peer and write down how it went."""
+    try:
+        start = time.perf_counter()
+        peer = await host.connect(address)
+        pair.connect_seconds = time.perf_counter() - start
+        negotiated = host.node.connections(peer)[0].negotiated
+        pair.security, pair.muxer = negotiated.security, negotiated.muxer
+        pair.early_muxer = negotiated.early_muxer
+        info = await host.identify(peer)
+        if info.peer != peer or not info.agent or not info.signed_record:
+            raise Failure(f"identify gave {info}")
+        rtts = sorted([await timed_ping(host, peer) for _ in range(PINGS)])
+        pair.ping_seconds = rtts[PINGS // 2]
+        pair.echo_bytes_per_second = ECHO / await echo(host, peer)
+        perf = await host.perf(peer, perf_size, perf_size)
+        if (perf.uploaded, perf.downloaded) != (perf_size, perf_size):
+            raise Failure(f"perf moved {perf.uploaded} and {perf.downloaded} bytes")
+        pair.upload_bytes_per_second = perf_size / max(perf.upload_seconds, 1e-6)
+        pair.download_bytes_per_second = perf_size / max(perf.download_seconds, 1e-6)
+        await host.disconnect(peer)
+    except (Error, Failure) as error:
+        pair.error = describe(error)
+    else:
+        pair.ok = True
+
+
+async def timed_ping(host: "BaseHost[Any]", peer: "PeerId") -> float:
+    """Seconds until the application has the answer: clocks of event loops differ in resolution."""
+    start = time.perf_counter()
+    await host.ping(peer)
+    return time.perf_counter() - start
+
+
+async def echo(host: "BaseHost[Any]", peer: "PeerId") -> float:
+    """Send ``ECHO`` bytes and compare what comes back; returns the seconds that it took."""
+    # 251 is prime: a shift by any power of two would not go unnoticed.
+    data = (bytes(range(251)) * (ECHO // 251 + 1))[:ECHO]
+    sent = received = 0
+    start = time.perf_counter()
+    async with await host.open_stream(peer, "/echo/1.0.0") as stream:
+        while received < ECHO:
+            while sent < ECHO and sent - received < IN_FLIGHT:
+                chunk = data[sent : sent + IN_FLIGHT // 2]
+                await stream.write(chunk)
+                sent += len(chunk)
+                if sent == ECHO:
+                    await stream.close_write()
+            back = await stream.read()
+            if not back or back != data[received : received + len(back)]:
+                raise Failure(f"the echo differs after {received} bytes")
+            received += len(back)
+        if await stream.read():
+            raise Failure("the echo is longer than what was sent")
+    return time.perf_counter() - start

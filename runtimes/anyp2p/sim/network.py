@@ -1,0 +1,324 @@
+"""The simulated network: machines, the paths between them, and everything that goes wrong on both.
+
+    Machine   one address, its ports, its access link (``up`` and ``down`` in bytes per second)
+    Path      from one machine to another: latency, jitter, loss, cut or not
+    Partition a set of paths that is cut, until it is healed
+
+A path exists once it is used or configured. Bandwidth is that of the access links alone, shared by
+all connections of a machine in the order of their sends.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from errno import ECONNREFUSED, ETIMEDOUT
+from ipaddress import IPv4Address
+from math import isfinite
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeAlias
+
+from anyp2p_core.errors import LocalError
+from anyp2p_core.multiaddr import Multiaddr
+
+from . import keyed
+from .clock import Clock
+from .trace import Recorder
+from .transport import MIN_TIMEOUT, End
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .machine import Machine
+
+SYN_TRIES = 7
+"""The last one is given up 127 s after the first, as on Linux."""
+LOOPBACK_LATENCY = 20e-6
+FIRST_EPHEMERAL, LAST_PORT = 49152, 65535
+
+Where: TypeAlias = "Machine | Host | str"
+"""A machine, its host, or its name or address."""
+Latency = float | Callable[["Machine", "Machine"], float]
+
+
+class Path:
+    """The way from one machine to another; times in seconds."""
+
+    __slots__ = (
+        "blocked", "connections", "cut", "jitter", "latency", "loss", "reverse", "shaped",
+        "source", "timeout", "to",
+    )  # fmt: skip
+
+    reverse: "Path"
+
+    def __init__(
+        self, source: "Machine", to: "Machine", latency: float, jitter: float, loss: float
+    ) -> None:
+        self.source = source
+        self.to = to
+        self.latency = latency
+        self.jitter = jitter
+        self.loss = loss
+        self.connections = 0
+        """Connections dialed over it so far."""
+        self.blocked = False
+        """Nothing gets through."""
+        self.cut = False
+        """Nothing gets through in this direction, or nothing in the other one."""
+        self.shaped = False
+        """Something other than the latency decides when things arrive."""
+        self.timeout = MIN_TIMEOUT
+        """Seconds after which a lost packet is sent again."""
+
+    def refresh(self) -> None:
+        """Work out what follows from the rest."""
+        self.cut = self.blocked or self.reverse.blocked
+        self.timeout = MIN_TIMEOUT + self.latency + self.reverse.latency
+        self.shaped = bool(self.jitter or self.loss or self.source.up_rate or self.to.down_rate)
+
+
+class Partition:
+    """Paths that are cut. Ends with ``heal()``, or with its ``with`` block."""
+
+    __slots__ = ("_a", "_b", "_network", "_oneway")
+
+    def __init__(
+        self,
+        network: "Network",
+        a: "Sequence[Machine]",
+        b: "Sequence[Machine] | None",
+        oneway: bool,
+    ) -> None:
+        self._network = network
+        self._a = frozenset(machine.index for machine in a)
+        self._b = None if b is None else frozenset(machine.index for machine in b)
+        self._oneway = oneway
+
+    def cuts(self, source: "Machine", to: "Machine") -> bool:
+        """Whether this partition stops what goes from one machine to the other."""
+        return self._leads(source, to) or (not self._oneway and self._leads(to, source))
+
+    def heal(self) -> None:
+        """Let everything through again. Harmless when repeated."""
+        if self in self._network.partitions:
+            self._network.partitions.remove(self)
+            self._network.refresh()
+
+    def _leads(self, source: "Machine", to: "Machine") -> bool:
+        if self._b is None:
+            return source.index in self._a and to.index not in self._a
+        return source.index in self._a and to.index in self._b
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.heal()
+
+
+class Dial:
+    """A transport connection that a host asked for, until it is open."""
+
+    __slots__ = ("conn", "host", "key", "over", "path", "port", "tries")
+
+    def __init__(self, host: "Host", conn: int, path: Path | None, port: int, key: bytes) -> None:
+        self.host = host
+        self.conn = conn
+        self.path = path
+        """None: nothing has that address."""
+        self.port = port
+        self.key = key
+        self.tries = 0
+        self.over = False
+
+
+class Network:
+    """All machines and paths of a world."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        recorder: Recorder,
+        seed: int,
+        *,
+        latency: Latency,
+        jitter: float,
+        loss: float,
+        socket_buffer: int,
+    ) -> None:
+        self.clock = clock
+        self.recorder = recorder
+        self.seed = seed
+        self.socket_buffer = socket_buffer
+        self.machines: list[Machine] = []
+        self.partitions: list[Partition] = []
+        self._latency = latency
+        self._jitter = check_time("jitter", jitter)
+        self._loss = check_loss(loss)
+        self._named: dict[str, Machine] = {}
+        self._paths: dict[tuple[int, int], Path] = {}
+        if not callable(latency):
+            check_time("latency", latency)
+
+    def add(self, machine: "Machine") -> None:
+        """A machine joins, under its name and its address."""
+        for name in (machine.name, machine.ip):
+            if name in self._named:
+                raise LocalError(f"there is a machine {name} already")
+        self.machines.append(machine)
+        self._named[machine.name] = self._named[machine.ip] = machine
+
+    def find(self, where: Where) -> "Machine":
+        """The machine that is meant."""
+        if isinstance(where, str):
+            found = self._named.get(where)
+            if found is None:
+                raise LocalError(f"there is no machine {where}")
+            return found
+        machine: Machine = getattr(where, "machine", where)
+        if machine.network is not self:
+            raise LocalError(f"{machine} belongs to another world")
+        return machine
+
+    # Paths.
+
+    def path(self, source: "Machine", to: "Machine") -> Path:
+        """The way from one machine to another."""
+        found = self._paths.get((source.index, to.index))
+        if found is not None:
+            return found
+        there = self._make_path(source, to)
+        back = there if source is to else self._make_path(to, source)
+        there.reverse, back.reverse = back, there
+        self._refresh((there, back))
+        return there
+
+    def _make_path(self, source: "Machine", to: "Machine") -> Path:
+        if source is to:
+            path = Path(source, to, LOOPBACK_LATENCY, 0.0, 0.0)
+        else:
+            latency = self._latency
+            if callable(latency):
+                latency = check_time("latency", latency(source, to))
+            path = Path(source, to, latency, self._jitter, self._loss)
+        self._paths[source.index, to.index] = path
+        return path
+
+    def refresh(self) -> None:
+        """Partitions, machines or rates have changed."""
+        self._refresh(self._paths.values())
+
+    def _refresh(self, paths: Iterable[Path]) -> None:
+        paths = tuple(paths)
+        for path in paths:
+            source, to = path.source, path.to
+            path.blocked = not (source.powered and to.powered)
+            for partition in self.partitions:
+                path.blocked = path.blocked or partition.cuts(source, to)
+        for path in paths:
+            path.refresh()
+
+    # Connections.
+
+    def dial(self, host: "Host", conn: int, address: tuple[str, int]) -> Dial:
+        """Start to connect; the host learns how it went."""
+        ip, port = address
+        source = host.machine
+        to = source if ip.startswith("127.") else self._named.get(ip)
+        path = None
+        purpose = b""
+        if to is not None:
+            path = self.path(source, to)
+            path.connections += 1
+            purpose = keyed.key(self.seed, "link", source.name, to.name, path.connections)
+        dial = Dial(host, conn, path, port, purpose)
+        self._send_syn(dial)
+        return dial
+
+    def _send_syn(self, dial: Dial) -> None:
+        if dial.over:
+            return
+        path, clock = dial.path, self.clock
+        dial.tries += 1
+        if dial.tries > SYN_TRIES:
+            dial.host.dial_over(dial, TimeoutError(ETIMEDOUT, "Connect call failed"))
+            return
+        pause = 2.0 ** (dial.tries - 1)
+        if path is None:
+            clock.call_at(clock.now + pause, self._send_syn, dial)
+            return
+        jitter, loss = keyed.uniforms(dial.key, dial.tries)
+        if loss < 1.0 - (1.0 - path.loss) * (1.0 - path.reverse.loss):
+            clock.call_at(clock.now + pause, self._send_syn, dial)
+        else:
+            when = clock.now + path.latency + jitter * path.jitter
+            clock.call_at(when, self._on_syn, dial)
+
+    def _on_syn(self, dial: Dial) -> None:
+        path, clock = dial.path, self.clock
+        if dial.over or path is None:
+            return
+        if path.cut or path.to.firewall == "drop":
+            pause = 2.0 ** (dial.tries - 1) - path.latency
+            clock.call_at(clock.now + max(pause, 0.0), self._send_syn, dial)
+            return
+        listener = path.to.listening(dial.port, path.source)
+        answer = self._on_refused if listener is None else self._on_syn_ack
+        clock.call_at(clock.now + path.reverse.latency, answer, dial)
+
+    def _on_refused(self, dial: Dial) -> None:
+        if not dial.over:
+            error = ConnectionRefusedError(ECONNREFUSED, "Connect call failed")
+            dial.host.dial_over(dial, error)
+
+    def _on_syn_ack(self, dial: Dial) -> None:
+        path = dial.path
+        if dial.over or path is None:
+            return
+        listener = path.to.listening(dial.port, path.source)
+        if listener is None:
+            self._on_refused(dial)
+            return
+        loop = "127.0.0.1" if path.source is path.to else ""
+        local = Multiaddr(f"/ip4/{loop or path.source.ip}/tcp/{path.source.ephemeral()}")
+        remote = Multiaddr(f"/ip4/{loop or path.to.ip}/tcp/{dial.port}")
+        here = End(self, dial.host, path, local, remote, dial.key + b">")
+        there = End(self, listener, path.reverse, remote, local, dial.key + b"<")
+        here.peer, there.peer = there, here
+        here.greet()
+        dial.host.dialed(dial, here)
+
+    def accept(self, end: End) -> None:
+        """The handshake of a dialer is complete: its other end comes into being."""
+        port = int(end.local.get("tcp") or 0)
+        if end.host.machine.listening(port, end.path.to) is end.host:
+            end.host.accepted(end)
+        else:
+            end.refuse()
+
+
+def check_time(name: str, seconds: float) -> float:
+    """Refuse what is no time."""
+    if not (isfinite(seconds) and seconds >= 0.0):
+        raise LocalError(f"{name} is a number of seconds, not {seconds}")
+    return float(seconds)
+
+
+def check_loss(loss: float) -> float:
+    """Refuse what is no probability, and certainty: that is a partition."""
+    if not 0.0 <= loss < 1.0:
+        raise LocalError(f"loss is a probability below 1, not {loss}")
+    return float(loss)
+
+
+def check_rate(rate: float | None) -> float | None:
+    """Refuse what is no rate."""
+    if rate is not None and not (isfinite(rate) and rate > 0):
+        raise LocalError(f"a rate is a number of bytes per second, not {rate}")
+    return rate
+
+
+def address_of(index: int) -> str:
+    """The address of machine number ``index``: 10.0.0.1, 10.0.0.2, ..."""
+    return str(IPv4Address(0x0A00_0001 + index))
