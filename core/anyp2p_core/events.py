@@ -20,13 +20,31 @@ StreamId = int
 RequestId = int
 
 
-class Action:
+class _Item:
+    """What ``dataclass`` would write into each class; once here makes importing faster."""
+
+    __slots__ = ()
+    __match_args__: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({fields})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__match_args__
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Action(_Item):
     """Base class of what the runtime must do."""
 
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Dial(Action):
     """Open a transport connection, then call ``connected`` or ``dial_failed``."""
 
@@ -34,7 +52,7 @@ class Dial(Action):
     address: "Multiaddr"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class CloseConnection(Action):
     """Close the transport.
 
@@ -47,27 +65,27 @@ class CloseConnection(Action):
     abort: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class PauseReading(Action):
     """Stop reading from this transport: the peer does not read what we answer."""
 
     conn: ConnId
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ResumeReading(Action):
     """Read again."""
 
     conn: ConnId
 
 
-class Event:
+class Event(_Item):
     """Base class of what the application may want to know."""
 
     __slots__ = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ConnectionOpened(Event):
     """A connection is authenticated and carries streams."""
 
@@ -77,7 +95,7 @@ class ConnectionOpened(Event):
     address: "Multiaddr | None"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class ConnectionClosed(Event):
     """A connection is gone. ``peer`` is None when it was never authenticated.
 
@@ -89,7 +107,7 @@ class ConnectionClosed(Event):
     error: Exception | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class PeerConnected(Event):
     """A dial succeeded, or its peer was connected already."""
 
@@ -98,7 +116,7 @@ class PeerConnected(Event):
     conn: ConnId
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class DialFailed(Event):
     """No address of a dial could be reached."""
 
@@ -106,7 +124,7 @@ class DialFailed(Event):
     error: Exception
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class StreamOpened(Event):
     """A stream agreed on ``protocol``, or proposed it alone, and can carry data."""
 
@@ -117,7 +135,7 @@ class StreamOpened(Event):
     inbound: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class StreamFailed(Event):
     """A stream that we asked for could not be opened."""
 
@@ -125,28 +143,28 @@ class StreamFailed(Event):
     error: Exception
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class StreamReadable(Event):
     """``stream_read`` has bytes, the end of the stream, or an error to tell."""
 
     stream: StreamId
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class StreamWritable(Event):
     """``stream_write`` accepts bytes again, or has an error to tell."""
 
     stream: StreamId
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class StreamDrained(Event):
     """All that was written has been handed to the transport."""
 
     stream: StreamId
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class PingSucceeded(Event):
     """The peer answered a ping after ``rtt`` seconds."""
 
@@ -156,7 +174,7 @@ class PingSucceeded(Event):
     rtt: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class PingFailed(Event):
     """A ping got no right answer in time."""
 
@@ -166,7 +184,7 @@ class PingFailed(Event):
     error: Exception
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class PeerIdentified(Event):
     """A peer said who it is, at the start of a connection or by a push."""
 
@@ -176,7 +194,7 @@ class PeerIdentified(Event):
     pushed: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class IdentifyFailed(Event):
     """A peer did not say who it is. The connection stays usable."""
 
@@ -185,7 +203,7 @@ class IdentifyFailed(Event):
     error: Exception
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class PerfProgressed(Event):
     """Bytes moved so far by a perf run."""
 
@@ -194,7 +212,7 @@ class PerfProgressed(Event):
     downloaded: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class PerfFinished(Event):
     """A perf run ended. Times are in seconds, sizes in bytes."""
 
@@ -205,7 +223,7 @@ class PerfFinished(Event):
     download_seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class PerfFailed(Event):
     """A perf run broke off."""
 

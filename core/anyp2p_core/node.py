@@ -390,6 +390,10 @@ class Node:
                 return connection
         raise LocalError(f"not connected to {peer}: connect first")
 
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether there is a connection to a peer."""
+        return peer in self._by_peer
+
     def connected_peers(self) -> list[PeerId]:
         """Peers with an open connection, in the order of their first one."""
         return list(self._by_peer)

@@ -1,14 +1,17 @@
 """anyio: for programs that run on either of its backends, asyncio and trio.
 
-from anyp2p.anyio import Host
+    from anyp2p.anyio import Host
 
-async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
-    print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
+    async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
+        print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
+
+The tasks live in a second task group inside the first one. Closing the host cancels that one alone:
+the body of the ``async with`` block goes on.
 """
 
 import math
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +22,7 @@ from anyp2p_core.peer_id import PeerId
 
 from .extras import require
 from .socket_host import SocketHost
+from .sockets import AddressInfo
 from .stream import Event
 from .stream import Stream as BaseStream
 
@@ -31,7 +35,7 @@ __all__ = ["Host", "Stream", "StreamAttribute"]
 
 
 class StreamAttribute(anyio.TypedAttributeSet):
-    """What ``stream.extra`` knows."""
+    """What ``stream.extra`` knows. Addresses are missing where the transport has none."""
 
     peer_id: PeerId = anyio.typed_attribute()
     protocol: str = anyio.typed_attribute()
@@ -42,7 +46,24 @@ class StreamAttribute(anyio.TypedAttributeSet):
 class Stream(BaseStream, anyio.abc.ByteStream):
     """A stream with anyio's own interface beside ``read`` and ``write``."""
 
-    __slots__ = ()
+    __slots__ = ("_attributes",)
+
+    def __init__(
+        self, host: "Host", stream: int, peer: PeerId, protocol: str, inbound: bool
+    ) -> None:
+        super().__init__(host, stream, peer, protocol, inbound)
+        connection = host.node.stream(stream).connection
+        values = {
+            StreamAttribute.peer_id: peer,
+            StreamAttribute.protocol: protocol,
+            StreamAttribute.local_address: connection.local,
+            StreamAttribute.remote_address: connection.remote,
+        }
+        self._attributes = {key: value for key, value in values.items() if value is not None}
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return {key: lambda value=value: value for key, value in self._attributes.items()}
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Up to ``max_bytes`` bytes. Raises ``anyio.EndOfStream`` at the end."""
@@ -70,19 +91,6 @@ class Stream(BaseStream, anyio.abc.ByteStream):
         self.abandon(graceful=True, discard=False)
         await anyio.lowlevel.checkpoint()
 
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        connection = self._host.node.stream(self._id).connection
-        known: dict[Any, Callable[[], Any]] = {
-            StreamAttribute.peer_id: lambda: self.peer,
-            StreamAttribute.protocol: lambda: self.protocol,
-        }
-        if connection.local is not None:
-            known[StreamAttribute.local_address] = lambda: connection.local
-        if connection.remote is not None:
-            known[StreamAttribute.remote_address] = lambda: connection.remote
-        return known
-
     @contextmanager
     def _anyio_errors(self, busy: Event | None, doing: str) -> Iterator[None]:
         if busy is not None:
@@ -100,6 +108,9 @@ class Stream(BaseStream, anyio.abc.ByteStream):
 class Host(SocketHost[Stream]):
     """A peer on anyio. Use it with ``async with``."""
 
+    _outer: anyio.abc.TaskGroup | None = None
+    _tasks: anyio.abc.TaskGroup | None = None
+
     def now(self) -> float:
         return anyio.current_time()
 
@@ -107,12 +118,11 @@ class Host(SocketHost[Stream]):
         return anyio.Event()
 
     async def __aenter__(self) -> Self:
-        self._group = await anyio.create_task_group().__aenter__()
+        self._outer = await anyio.create_task_group().__aenter__()
         try:
             return await super().__aenter__()
-        except BaseException as error:
-            self._group.cancel_scope.cancel()
-            await self._group.__aexit__(type(error), error, error.__traceback__)
+        except BaseException:
+            await self._outer.__aexit__(None, None, None)
             raise
 
     async def __aexit__(
@@ -121,38 +131,38 @@ class Host(SocketHost[Stream]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        assert self._outer is not None
         try:
             await super().__aexit__(kind, error, traceback)
         finally:
-            await self._group.__aexit__(kind, error, traceback)
+            # Not told of the body's error, which would come out wrapped in a group.
+            await self._outer.__aexit__(None, None, None)
 
     async def _start(self) -> None:
-        if getattr(self, "_group", None) is None:
+        if self._outer is None:
             raise LocalError("on anyio a host is used with `async with Host() as host`")
         self._prepare()
         self._due = math.inf
         self._timer = anyio.CancelScope()
         self._wanted = anyio.Event()
-        self._group.start_soon(self._keep_time)
-        self._group.start_soon(self._flush_when_asked)
+        self._ended = anyio.Event()
+        await self._outer.start(self._run)
 
     async def _stop(self) -> None:
-        self._abort_all()
-        self._group.cancel_scope.cancel()
+        if self._tasks is not None:
+            self._abort_all()
+            self._tasks.cancel_scope.cancel()
+            await self._ended.wait()
 
-    def _set_timer(self, when: float) -> None:
-        self._due = when
-        self._timer.cancel()
-
-    async def _keep_time(self) -> None:
-        while True:
-            with self._timer:
-                if self._due == math.inf:
-                    await anyio.sleep_forever()
-                await anyio.sleep_until(self._due)
-                self._due = math.inf
-                self.on_timer()
-            self._timer = anyio.CancelScope()
+    async def _run(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._tasks.start_soon(self._keep_time)
+                self._tasks.start_soon(self._flush_when_asked)
+                task_status.started()
+        finally:
+            self._close_all_sockets()
+            self._ended.set()
 
     def _flush_soon(self) -> None:
         self._wanted.set()
@@ -163,20 +173,34 @@ class Host(SocketHost[Stream]):
             self._wanted = anyio.Event()
             self.flush()
 
+    def _set_timer(self, when: float) -> None:
+        self._due = when
+        self._timer.cancel()
+
+    async def _keep_time(self) -> None:
+        while True:
+            with self._timer:
+                if self._due == math.inf:  # which not every loop takes for a time
+                    await anyio.sleep_forever()
+                await anyio.sleep_until(self._due)
+                self._due = math.inf
+                self.on_timer()
+            self._timer = anyio.CancelScope()
+
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        self._group.start_soon(function, *args)
+        assert self._tasks is not None
+        self._tasks.start_soon(function, *args)
 
-    async def _wait_readable(self, sock: socket.socket) -> None:
-        await anyio.wait_readable(sock)
+    def _wait_readable(self, sock: socket.socket) -> Awaitable[None]:
+        return anyio.wait_readable(sock)
 
-    async def _wait_writable(self, sock: socket.socket) -> None:
-        await anyio.wait_writable(sock)
+    def _wait_writable(self, sock: socket.socket) -> Awaitable[None]:
+        return anyio.wait_writable(sock)
 
-    async def _look_up(self, host: str, port: int) -> list[Any]:
-        return await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-    async def _yield(self) -> None:
-        await anyio.lowlevel.checkpoint()
+    async def _look_up(self, host: str, port: int, family: int) -> Sequence[AddressInfo]:
+        return await anyio.getaddrinfo(
+            host, port, family=socket.AddressFamily(family), type=socket.SOCK_STREAM
+        )
 
     def _make_stream(self, stream: int, peer: PeerId, protocol: str, inbound: bool) -> Stream:
         return Stream(self, stream, peer, protocol, inbound)

@@ -7,20 +7,30 @@ async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
 """
 
 import asyncio
+import logging
+import socket
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any, cast
 
-from anyp2p_core.errors import ListenError, LocalError
 from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.peer_id import PeerId
 
 from .host import BaseHost
-from .sockets import tcp_multiaddr, tcp_target
+from .sockets import (
+    ACCEPT_PAUSE,
+    BUFFER,
+    AddressInfo,
+    bound_addresses,
+    listen_error,
+    numeric,
+    open_listeners,
+    tcp_multiaddr,
+    tcp_target,
+)
 from .stream import Event, Stream
 
-BUFFER = 128 * 1024 - 64
-"""One receive: larger temporary buffers cost page faults."""
+log = logging.getLogger("anyp2p")
 
 __all__ = ["Host", "Stream"]
 
@@ -32,18 +42,19 @@ class Host(BaseHost[Stream]):
         return monotonic()  # uvloop's own time counts in milliseconds
 
     def make_event(self) -> Event:
-        return asyncio.Event()
+        return _Event(self._loop)
 
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transports: dict[int, asyncio.Transport] = {}
         self._dialing: dict[int, asyncio.Task[None]] = {}
-        self._servers: list[asyncio.Server] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._listeners: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
         # Shared by all connections of this host: data is copied out before anything else runs.
-        self.buffer = memoryview(bytearray(BUFFER))
+        self._buffer = memoryview(bytearray(BUFFER))
 
     async def _stop(self) -> None:
         if self._timer is not None:
@@ -51,7 +62,7 @@ class Host(BaseHost[Stream]):
         for transport in self._transports.values():
             transport.abort()
         current = asyncio.current_task()
-        tasks = [task for task in (*self._tasks, *self._dialing.values()) if task is not current]
+        tasks = [task for task in self._tasks if task is not current]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -73,21 +84,25 @@ class Host(BaseHost[Stream]):
         self.flush()
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        task = self._loop.create_task(function(*args))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start_task(function(*args))
+
+    def _start_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(coroutine)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+        return task
 
     def _dial(self, conn: int, address: Multiaddr) -> None:
-        task = self._loop.create_task(self._connect(conn, address))
-        self._dialing[conn] = task
-        task.add_done_callback(lambda _: self._dialing.pop(conn, None))
+        self._dialing[conn] = self._start_task(self._connect(conn, address))
 
     async def _connect(self, conn: int, address: Multiaddr) -> None:
         try:
-            host, port = tcp_target(address)
-            await self._loop.create_connection(lambda: _Link(self, conn), host, port)
-        except (OSError, LocalError) as error:
+            host, port, family = tcp_target(address)
+            await self._loop.create_connection(lambda: _Link(self, conn), host, port, family=family)
+        except Exception as error:  # whatever it is, this dial failed and nothing else
             self.on_dial_failed(conn, error)
+        finally:
+            del self._dialing[conn]
 
     def _send(self, conn: int, data: bytes) -> None:
         self._transports[conn].write(data)
@@ -95,38 +110,88 @@ class Host(BaseHost[Stream]):
     def _close_transport(self, conn: int, abort: bool) -> None:
         transport = self._transports.get(conn)
         if transport is None:
-            task = self._dialing.get(conn)
-            if task is not None:
-                task.cancel()
+            if conn in self._dialing:
+                self._dialing[conn].cancel()
         elif abort:
             transport.abort()
         elif not transport.is_closing():
             transport.write_eof()
 
     def _pause_reading(self, conn: int) -> None:
-        self._transports[conn].pause_reading()
+        if not self._transports[conn].is_closing():  # which uvloop takes for an error
+            self._transports[conn].pause_reading()
 
     def _resume_reading(self, conn: int) -> None:
-        self._transports[conn].resume_reading()
+        if not self._transports[conn].is_closing():
+            self._transports[conn].resume_reading()
 
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:
-        host, port = tcp_target(address)
+        host, port, family = tcp_target(address)
         try:
-            server = await self._loop.create_server(lambda: _Link(self, None), host, port)
-        except OSError as error:
-            raise ListenError(
-                error.errno, f"cannot listen on {address}: {error.strerror}"
-            ) from None
-        self._servers.append(server)
-        found = [tcp_multiaddr(sock.getsockname()) for sock in server.sockets]
-        return [bound for bound in found if bound is not None]
+            found = cast(list[AddressInfo], numeric(address)) or await self._loop.getaddrinfo(
+                host, port, family=family, type=socket.SOCK_STREAM
+            )
+        except (OSError, UnicodeError) as error:
+            raise listen_error(address, error) from None
+        self._check_usable()
+        sockets = open_listeners(address, found)
+        self._listeners += sockets
+        self._accepting += [self._start_task(self._accept(sock)) for sock in sockets]
+        return bound_addresses(sockets)
 
     def _stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        for task in self._accepting:
+            task.cancel()
+        for sock in self._listeners:
+            self._loop.remove_reader(sock)
+            sock.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """A server of asyncio's own logs a hundred errors at once when no descriptor is left."""
+        while True:
+            try:
+                sock, _ = await self._loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("cannot accept a connection: %s; trying again", error)
+                await asyncio.sleep(ACCEPT_PAUSE)
+            else:
+                self._start_task(self._adopt(sock)).add_done_callback(
+                    lambda task, sock=sock: sock.close() if task.cancelled() else None
+                )
+                await asyncio.sleep(0)  # it returns at once as long as others are waiting
+
+    async def _adopt(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(lambda: _Link(self, None), sock)
+        except OSError:
+            sock.close()  # it was gone before it was looked at
 
     def _make_stream(self, stream: int, peer: PeerId, protocol: str, inbound: bool) -> Stream:
         return Stream(self, stream, peer, protocol, inbound)
+
+
+class _Event:
+    """``asyncio.Event`` without what is not needed: it costs a third."""
+
+    __slots__ = ("_done", "_loop", "_waiters")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._done = False
+        self._loop = loop
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def set(self) -> None:
+        self._done = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def wait(self) -> None:
+        if not self._done:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
 
 
 class _Link(asyncio.BufferedProtocol):
@@ -148,12 +213,12 @@ class _Link(asyncio.BufferedProtocol):
         host.flush()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._host.buffer
+        return self._host._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         host = self._host
         assert self._conn is not None
-        host.on_data(self._conn, bytes(host.buffer[:nbytes]))
+        host.on_data(self._conn, bytes(host._buffer[:nbytes]))
 
     def eof_received(self) -> None:
         assert self._conn is not None

@@ -51,6 +51,7 @@ from anyp2p_core.peer_id import PeerId
 from anyp2p_core.service import Service
 
 from ._version import VERSION
+from .providers.entropy import fork_check
 from .services import default_services
 from .stream import Event, Stream
 
@@ -110,11 +111,11 @@ class BaseHost(ABC, Generic[S]):
         self._streams: dict[int, S] = {}
         self._waiters: dict[int, _Waiter] = {}
         self._open: dict[int, ConnectionOpened] = {}
-        self._transports_left: Event | None = None
         self._armed: float | None = None
         self._flushing = False
         self._state = "new"
         self._thread = 0
+        self._forked = fork_check()
         self._progress: dict[int, Callable[[int, int], object]] = {}
         self._dispatch: dict[type, Callable[[Any], object]] = {
             Dial: lambda a: self._dial(a.conn, a.address),
@@ -257,7 +258,10 @@ class BaseHost(ABC, Generic[S]):
         self.flush()
 
     def on_eof(self, conn: int) -> None:
-        self.node.receive_eof(conn, self.now())
+        try:
+            self.node.receive_eof(conn, self.now())
+        except Exception as error:
+            self._internal_error(conn, error)
         self.flush()
 
     def on_blocked(self, conn: int, full: bool) -> None:
@@ -266,17 +270,26 @@ class BaseHost(ABC, Generic[S]):
             self.flush()
 
     def on_disconnected(self, conn: int, error: Exception | None) -> None:
-        self.node.disconnected(conn, error, self.now())
+        try:
+            self.node.disconnected(conn, error, self.now())
+        except Exception as fault:
+            self._internal_error(conn, fault)
         self.flush()
 
     def on_timer(self) -> None:
         self._armed = None
-        self.node.handle_timeout(self.now())
+        try:
+            self.node.handle_timeout(self.now())
+        except Exception as error:
+            self._internal_error(None, error)
         self.flush()
 
     def flush(self) -> None:
-        """Carry out everything that the node wants, until it wants nothing; then arm the timer."""
-        if self._flushing:
+        """Carry out everything that the node wants, until it wants nothing; then arm the timer.
+
+        What goes wrong here is a fault of ours or of the runtime: it is logged, and the rest goes on.
+        """
+        if self._flushing or self._forked():
             return  # the outer call goes on until nothing is left
         self._flushing = True
         node, dispatch = self.node, self._dispatch
@@ -286,20 +299,30 @@ class BaseHost(ABC, Generic[S]):
                 if ready:
                     now = self.now()
                     for conn in ready:
-                        data = node.data_to_send(conn, now)
-                        if data:
-                            self._send(conn, data)
+                        try:
+                            data = node.data_to_send(conn, now)
+                            if data:
+                                self._send(conn, data)
+                        except Exception as error:
+                            self._internal_error(conn, error)
                 outputs = node.poll()
                 for item in outputs:
                     found = dispatch.get(type(item))
                     if found is not None:
-                        found(item)
+                        try:
+                            found(item)
+                        except Exception as error:
+                            self._internal_error(getattr(item, "conn", None), error)
                 if not (ready or outputs):
                     break
         finally:
             self._flushing = False
         when = node.next_timeout()
-        if when is not None and (self._armed is None or when < self._armed):
+        if (
+            when is not None
+            and (self._armed is None or when < self._armed)
+            and self._state != "closed"
+        ):
             self._armed = when
             self._set_timer(when)
 
@@ -407,8 +430,10 @@ class BaseHost(ABC, Generic[S]):
 
     async def ping(self, peer: Target) -> float:
         """The round-trip time in seconds."""
-        connected = await self._connected(peer)
-        rtt: float = await self._outcome(self.node.ping(connected, self.now()))
+        self._check_usable()
+        if type(peer) is not PeerId or not self.node.is_connected(peer):
+            peer = await self.connect(peer)
+        rtt: float = await self._outcome(self.node.ping(peer, self.now()))
         return rtt
 
     async def identify(self, peer: Target) -> IdentifyInfo:
@@ -443,11 +468,12 @@ class BaseHost(ABC, Generic[S]):
         """Begin; ``async with`` does it for you."""
         if self._state != "new":
             raise LocalError("a host is started once: make a new one")
+        self._thread = self._thread_id()
+        self._check_thread()
         self._state = "running"
-        self._thread = threading.get_ident()
-        await self._start()
-        self.node.epoch = self._wall() - self.now()
         try:
+            await self._start()
+            self.node.epoch = self._wall() - self.now()
             for address in self._listen_on:
                 await self.listen(address)
         except BaseException:
@@ -455,15 +481,28 @@ class BaseHost(ABC, Generic[S]):
             raise
 
     async def close(self) -> None:
-        """Close in order: what was written is delivered, for at most 5 s. Harmless when repeated."""
-        if self._state == "running":
-            self._state = "closing"
+        """Close in order: what was written is delivered, for at most 5 s. Harmless when repeated.
+
+        Whoever still waits for something gets an error. When cancelled, it closes without order.
+        """
+        if self._state in ("new", "closed") or self._forked():
+            return  # a forked child leaves its parent's connections alone
+        self._check_thread()
+        if self._state == "closing":
+            await self._outcome(_CLOSED)
+            return
+        self._state = "closing"
+        try:
+            self._stop_listening()
+            await self._close_all([c.id for c in self.node.connections()])
+        finally:
+            self._state = "closed"
             try:
-                self._stop_listening()
-                await self._close_all([c.id for c in self.node.connections()])
-            finally:
-                self._state = "closed"
                 await self._stop()
+            finally:
+                self._resolve(_CLOSED, None)
+                for key in list(self._waiters):
+                    self._reject(key, ConnectionLost("the host was closed"))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -542,7 +581,11 @@ class BaseHost(ABC, Generic[S]):
         stream = self._make_stream(event.stream, event.peer, event.protocol, event.inbound)
         self._streams[event.stream] = stream
         if event.inbound:
-            self._spawn(self._serve, self._handlers[event.protocol], stream)
+            handler = self._handlers.get(event.protocol)
+            if handler is None:  # it was removed meanwhile
+                stream.abandon(graceful=False)
+            else:
+                self._spawn(self._serve, handler, stream)
         else:
             self._resolve(event.stream, stream)
 
@@ -581,16 +624,22 @@ class BaseHost(ABC, Generic[S]):
     def _on_perf_progress(self, event: PerfProgressed) -> None:
         progress = self._progress.get(event.request)
         if progress is not None:
-            progress(event.uploaded, event.downloaded)
+            try:
+                progress(event.uploaded, event.downloaded)
+            except Exception as error:
+                self._reject(event.request, error)
 
-    def _internal_error(self, conn: int, error: Exception) -> None:
-        """A fault of ours, met while reading from one peer: only that connection pays for it."""
-        log.exception("internal error on connection %d: it is dropped", conn)
+    def _internal_error(self, conn: int | None, error: Exception) -> None:
+        """A fault of ours, or of a service: only the connection where it was met pays for it."""
         self.internal_errors += 1
-        self.node.abort(conn, self.now())
+        if conn is None:
+            log.error("internal error", exc_info=error)
+        else:
+            log.error("internal error on connection %d: it is dropped", conn, exc_info=error)
+            self.node.abort(conn, self.now())
 
     internal_errors = 0
-    """How often a connection was dropped because of a fault of ours. Report it, please."""
+    """How often something was given up because of a fault of ours. Report it, please."""
 
     def forget(self, stream: int) -> None:
         """A stream object has closed itself."""
@@ -607,11 +656,24 @@ class BaseHost(ABC, Generic[S]):
         if self._state != "running":
             hint = "use `async with Host() as host`" if self._state == "new" else "make a new one"
             raise LocalError(f"this host is {_STATES[self._state]}: {hint}")
-        if threading.get_ident() != self._thread:
+        self._check_thread()
+
+    def _check_thread(self) -> None:
+        """Refuse what would corrupt the state of a loop, or of a parent process."""
+        if self._thread_id() != self._thread:
             raise LocalError("a host is used from the thread that it was started in, and no other")
+        if self._forked():
+            raise LocalError(
+                "this process was forked after the host was made, which belongs to its parent: "
+                "make a new host here"
+            )
+
+    _thread_id: Callable[[], int] = staticmethod(threading.get_ident)
 
 
 _STATES = {"new": "not started", "closing": "closing", "closed": "closed"}
+_CLOSED = 0
+"""The key of those who wait for the host to be closed; ids begin with 1."""
 
 
 def _multiaddr(address: Multiaddr | str) -> Multiaddr:

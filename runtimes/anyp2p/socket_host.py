@@ -112,7 +112,7 @@ class SocketHost(BaseHost[S]):
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:
         try:
             found = await self._resolve_address(address)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise listen_error(address, error) from None
         self._check_usable()
         links = [self._new_link(sock) for sock in open_listeners(address, found)]
@@ -151,14 +151,14 @@ class SocketHost(BaseHost[S]):
 
     async def _connect(self, conn: int, address: Multiaddr) -> None:
         try:
-            link = await self._open(conn, address)
+            link = await self._reach(conn, address)
         except Exception as error:  # whatever it is, this dial failed and nothing else
             self._dialing.pop(conn, None)
             self.on_dial_failed(conn, error)
         else:
             await self._serve_link(conn, link)
 
-    async def _open(self, conn: int, address: Multiaddr) -> Link:
+    async def _reach(self, conn: int, address: Multiaddr) -> Link:
         """A connected socket, to the first address of a name that answers."""
         errors = []
         for family, kind, proto, _, target in (await self._resolve_address(address))[:MAX_RESOLVED]:

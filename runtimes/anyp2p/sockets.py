@@ -74,8 +74,10 @@ def open_listeners(address: Multiaddr, found: Iterable[AddressInfo]) -> list[soc
     return sockets
 
 
-def listen_error(address: Multiaddr, error: OSError) -> ListenError:
-    """The same with the address in it."""
+def listen_error(address: Multiaddr, error: OSError | UnicodeError) -> ListenError:
+    """The same with the address in it. ``UnicodeError``: a name that cannot be one."""
+    if isinstance(error, UnicodeError):
+        return ListenError(errno.EINVAL, f"cannot listen on {address}: {error}")
     return ListenError(error.errno, f"cannot listen on {address}: {error.strerror or error}")
 
 

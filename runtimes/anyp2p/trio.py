@@ -1,14 +1,17 @@
 """trio: everything runs inside the host's own nursery, and ends with it.
 
-from anyp2p.trio import Host
+    from anyp2p.trio import Host
 
-async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
-    print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
+    async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
+        print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
+
+The tasks live in a second nursery inside the first one. Closing the host cancels that one alone: the
+body of the ``async with`` block goes on.
 """
 
 import math
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +21,7 @@ from anyp2p_core.peer_id import PeerId
 
 from .extras import require
 from .socket_host import SocketHost
+from .sockets import AddressInfo
 from .stream import Event
 from .stream import Stream as BaseStream
 
@@ -44,8 +48,6 @@ class Stream(BaseStream, trio.abc.HalfCloseableStream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; if cancelled, a prefix of it."""
         with self._trio_errors(self.writable):
-            if self.closed:
-                raise trio.ClosedResourceError
             await trio.lowlevel.checkpoint()
             if data:
                 await self.write(data)
@@ -53,8 +55,6 @@ class Stream(BaseStream, trio.abc.HalfCloseableStream):
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room in our buffer."""
         with self._trio_errors(self.writable):
-            if self.closed:
-                raise trio.ClosedResourceError
             await trio.lowlevel.checkpoint()
             await self.wait_writable()
 
@@ -73,6 +73,8 @@ class Stream(BaseStream, trio.abc.HalfCloseableStream):
     def _trio_errors(self, busy: Event | None) -> Iterator[None]:
         if busy is not None:
             raise trio.BusyResourceError("another task is using this direction of the stream")
+        if self.closed:
+            raise trio.ClosedResourceError("this stream was closed")
         try:
             yield
         except LocalError as error:
@@ -84,6 +86,9 @@ class Stream(BaseStream, trio.abc.HalfCloseableStream):
 class Host(SocketHost[Stream]):
     """A peer on trio. Use it with ``async with``."""
 
+    _outer: trio.Nursery | None = None
+    _tasks: trio.Nursery | None = None
+
     def now(self) -> float:
         return trio.current_time()
 
@@ -92,12 +97,11 @@ class Host(SocketHost[Stream]):
 
     async def __aenter__(self) -> Self:
         self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
+        self._outer = await self._manager.__aenter__()
         try:
             return await super().__aenter__()
-        except BaseException as error:
-            self._nursery.cancel_scope.cancel()
-            await self._manager.__aexit__(type(error), error, error.__traceback__)
+        except BaseException:
+            await self._manager.__aexit__(None, None, None)
             raise
 
     async def __aexit__(
@@ -109,17 +113,34 @@ class Host(SocketHost[Stream]):
         try:
             await super().__aexit__(kind, error, traceback)
         finally:
-            await self._manager.__aexit__(kind, error, traceback)
+            # Not told of the body's error, which would come out wrapped in a group.
+            await self._manager.__aexit__(None, None, None)
 
     async def _start(self) -> None:
-        if getattr(self, "_nursery", None) is None:
+        if self._outer is None:
             raise LocalError("on trio a host is used with `async with Host() as host`")
         self._prepare()
         self._due = math.inf
         self._timer = trio.CancelScope()
-        self._nursery.start_soon(self._keep_time)
         self._parked: trio.lowlevel.Task | None = None
-        self._nursery.start_soon(self._flush_when_asked)
+        self._ended = trio.Event()
+        await self._outer.start(self._run)
+
+    async def _stop(self) -> None:
+        if self._tasks is not None:
+            self._abort_all()
+            self._tasks.cancel_scope.cancel()
+            await self._ended.wait()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            async with trio.open_nursery() as self._tasks:
+                self._tasks.start_soon(self._keep_time)
+                self._tasks.start_soon(self._flush_when_asked)
+                task_status.started()
+        finally:
+            self._close_all_sockets()
+            self._ended.set()
 
     def _flush_soon(self) -> None:
         if self._parked is not None:
@@ -136,10 +157,6 @@ class Host(SocketHost[Stream]):
             await trio.lowlevel.wait_task_rescheduled(abort)
             self.flush()
 
-    async def _stop(self) -> None:
-        self._abort_all()
-        self._nursery.cancel_scope.cancel()
-
     def _set_timer(self, when: float) -> None:
         self._due = when
         self._timer.cancel()
@@ -153,19 +170,17 @@ class Host(SocketHost[Stream]):
             self._timer = trio.CancelScope()
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        self._nursery.start_soon(function, *args)
+        assert self._tasks is not None
+        self._tasks.start_soon(function, *args)
 
-    async def _wait_readable(self, sock: socket.socket) -> None:
-        await trio.lowlevel.wait_readable(sock)
+    def _wait_readable(self, sock: socket.socket) -> Awaitable[None]:
+        return trio.lowlevel.wait_readable(sock)
 
-    async def _wait_writable(self, sock: socket.socket) -> None:
-        await trio.lowlevel.wait_writable(sock)
+    def _wait_writable(self, sock: socket.socket) -> Awaitable[None]:
+        return trio.lowlevel.wait_writable(sock)
 
-    async def _look_up(self, host: str, port: int) -> list[Any]:
-        return await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-
-    async def _yield(self) -> None:
-        await trio.lowlevel.checkpoint()
+    async def _look_up(self, host: str, port: int, family: int) -> Sequence[AddressInfo]:
+        return await trio.socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
 
     def _make_stream(self, stream: int, peer: PeerId, protocol: str, inbound: bool) -> Stream:
         return Stream(self, stream, peer, protocol, inbound)

@@ -18,8 +18,8 @@ from anyp2p_core.security import Security
 from anyp2p_core.service import Service
 
 from ..host import BaseHost
-from ..sockets import tcp_target
 from ..stream import Stream
+from .network import target_of
 from .tasks import Event, Task
 from .transport import End
 
@@ -131,7 +131,7 @@ class Host(BaseHost[Stream]):
         try:
             if self.dead:
                 raise LocalError("the machine has crashed")
-            target = tcp_target(address)
+            target = target_of(address)
         except LocalError as error:
             self._clock.call_soon(lambda failed: self.on_dial_failed(conn, failed), error)
         else:
@@ -191,7 +191,7 @@ class Host(BaseHost[Stream]):
         self._ends[conn].resume()
 
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:
-        ip, port = tcp_target(address)
+        ip, port = target_of(address)
         machine = self.machine
         if ip not in ("0.0.0.0", machine.ip, machine.name) and not ip.startswith("127."):
             raise ListenError(

@@ -13,7 +13,7 @@ from errno import ECONNREFUSED, ETIMEDOUT
 from ipaddress import IPv4Address
 from math import isfinite
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Self
 
 from anyp2p_core.errors import LocalError
 from anyp2p_core.multiaddr import Multiaddr
@@ -32,8 +32,6 @@ SYN_TRIES = 7
 LOOPBACK_LATENCY = 20e-6
 FIRST_EPHEMERAL, LAST_PORT = 49152, 65535
 
-Where: TypeAlias = "Machine | Host | str"
-"""A machine, its host, or its name or address."""
 Latency = float | Callable[["Machine", "Machine"], float]
 
 
@@ -169,7 +167,7 @@ class Network:
         self.machines.append(machine)
         self._named[machine.name] = self._named[machine.ip] = machine
 
-    def find(self, where: Where) -> "Machine":
+    def find(self, where: "Machine | Host | str") -> "Machine":
         """The machine that is meant."""
         if isinstance(where, str):
             found = self._named.get(where)
@@ -317,6 +315,15 @@ def check_rate(rate: float | None) -> float | None:
     if rate is not None and not (isfinite(rate) and rate > 0):
         raise LocalError(f"a rate is a number of bytes per second, not {rate}")
     return rate
+
+
+def target_of(address: Multiaddr) -> tuple[str, int]:
+    """Host, by address or name, and port. Raises LocalError for what is not simulated."""
+    names = address.names
+    if len(names) == 2 and names[0] in ("ip4", "dns", "dns4") and names[1] == "tcp":
+        host, port = address.components
+        return host.value, int(port.value)
+    raise LocalError(f"{address}: simulated machines have /ip4 and /dns addresses with /tcp")
 
 
 def address_of(index: int) -> str:

@@ -18,7 +18,7 @@ process.
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from math import isnan
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeVar
 from zlib import crc32
 
 from anyp2p_core.crypto import Crypto
@@ -31,12 +31,14 @@ from .clock import Clock
 from .crypto import NullCrypto, RememberingCrypto
 from .host import Host
 from .machine import Machine, Program
-from .network import Latency, Network, Partition, Where, check_loss, check_time
+from .network import Latency, Network, Partition, check_loss, check_time
 from .tasks import Event, Task, Timeout
 from .trace import NOBODY, Recorder, Trace
 
 T = TypeVar("T")
-Group: TypeAlias = "Where | Iterable[Where]"
+Where = Machine | Host | str
+"""A machine, its host, or its name or address."""
+Group = Machine | Host | str | Iterable[Where]
 
 
 class World:
