@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Spec:
     env: dict[str, str]
     keys: list[str]
     cannot: dict[str, str]
+    runtimes: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, source: Path) -> "Spec":

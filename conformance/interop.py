@@ -1,6 +1,6 @@
 """The interop matrix: anyp2p against peers in other languages, both ways, cell by cell.
 
-    python conformance/interop.py [--peers go,rust] [--cells ping,echo] [--json] [-v]
+    python conformance/interop.py [--runtimes trio] [--peers go,rust] [--cells ping,echo] [-v]
     python conformance/interop.py --new-peer NAME      write the skeleton of another peer
 
 Exit code 0 only if nothing failed. A cell that fails is run once more and both outcomes are shown;
@@ -17,9 +17,15 @@ import time
 from collections.abc import Callable
 
 from building import BuildFailed, Built, NotHere, Spec, discover, prepare
-from matrix import NotStarted, Plan, run_matrix
+from matrix import Plan, run_matrix
 from report import COLUMNS, FAIL, SKIP, Progress, Result, report
 from skeleton import write_skeleton
+
+RUNTIMES = ("asyncio", "trio", "gevent")
+"""Of our peer, by default."""
+OWN = "ours"
+ONCE = ("ours", "p2pd")
+"""Peers that meet the first runtime only: our own, and an old one."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,19 +39,17 @@ def run(options: argparse.Namespace) -> int:
         return int(any(outcome == FAIL for outcome, _ in problems.values()))
     if options.subject not in built:
         return 1
-    try:
-        plan = Plan(
-            subject=built[options.subject],
-            subject_options=("--runtime", options.runtime) if options.runtime else (),
-            peers=options.peers,
-            built=built,
-            problems=problems,
-            columns=options.cells,
-        )
-        results = asyncio.run(supervised(plan, progress))
-    except NotStarted as error:
-        progress.line(str(error))
-        return 1
+    plan = Plan(
+        subject=built[options.subject],
+        runtimes=options.runtimes if options.subject == OWN else [""],
+        once=list(ONCE),
+        peers=options.peers,
+        built=built,
+        problems=problems,
+        columns=options.cells,
+        missing=missing(),
+    )
+    results = asyncio.run(supervised(plan, progress))
     return report(results, specs, options.json, building, time.monotonic() - started)
 
 
@@ -55,26 +59,31 @@ def _build_all(
     """What could be built, and (outcome, reason) of what could not."""
     built: dict[str, Built] = {}
     problems: dict[str, tuple[str, str]] = {}
-    required = os.environ.get("CI") == "true"
     for name in sorted(names):
         try:
             built[name] = prepare(specs[name], progress.line)
         except NotHere as reason:
-            progress.line(f"{'FAIL' if required else 'skip'} {reason}")
-            problems[name] = FAIL if required else SKIP, str(reason)
+            progress.line(f"{missing()} {reason}")
+            problems[name] = missing(), str(reason)
         except BuildFailed as reason:
             progress.line(str(reason))
             problems[name] = FAIL, str(reason).partition("\n")[0]
     return built, problems
 
 
+def missing() -> str:
+    """The outcome of what this machine lacks something for."""
+    return FAIL if os.environ.get("CI") == "true" else SKIP
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    found = list(discover())
+    specs = discover()
+    found = list(specs)
 
     def names(of: list[str] | tuple[str, ...]) -> Callable[[str], list[str]]:
         def parse(text: str) -> list[str]:
-            chosen = [name for name in text.split(",") if name]
+            chosen = list(dict.fromkeys(name for name in text.split(",") if name))
             unknown = [name for name in chosen if name not in of]
             if unknown or not chosen:
                 raise argparse.ArgumentTypeError(f"{text!r} is not of {', '.join(of)}")
@@ -89,9 +98,14 @@ def arguments() -> argparse.Namespace:
         "--cells", type=names(COLUMNS), default=list(COLUMNS), help=f"of {', '.join(COLUMNS)}"
     )
     parser.add_argument(
-        "--subject", choices=found, default="ours", help="whose rows these are (default ours)"
+        "--runtimes",
+        type=names(specs[OWN].runtimes),
+        default=list(RUNTIMES),
+        help=f"of our peer, of {', '.join(specs[OWN].runtimes)}; default {','.join(RUNTIMES)}",
     )
-    parser.add_argument("--runtime", help="the runtime of our peer, where it has a choice")
+    parser.add_argument(
+        "--subject", choices=found, default=OWN, help=f"whose rows these are (default {OWN})"
+    )
     parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
     parser.add_argument("--build-only", action="store_true", help="fill the cache and stop")

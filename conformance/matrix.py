@@ -1,65 +1,101 @@
 """Starts the peers, runs the chosen cells of every row, reruns what failed, stops the peers.
 
-for each peer:  we dial                we listen
-                cells in order         cells in order        over one connection
-                each kind of key       each kind of key      over a connection each
+start all peers
+for each runtime of ours:  start our side on it
+    for each peer:  we dial                we listen
+                    cells in order         cells in order        over one connection
+                    each kind of key       each kind of key      over a connection each
+    stop our side
+stop all peers
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import cells
 from building import Built, Spec
 from cells import Cell, CellFailed, Lane
-from peer import Peer, PeerFailed
+from peer import Peer, PeerFailed, PeerNotHere
 from report import FAIL, OK, SKIP, Progress, Result
 
-
-class NotStarted(Exception):
-    """The subject does not run, so there is nothing to compare with."""
+Problem = tuple[str, str]
+"""Outcome and reason of what could not be run."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """What to run. ``problems`` holds (outcome, reason) of each peer that was not built."""
+    """What to run. ``problems`` holds why peers were not built."""
 
     subject: Built
-    subject_options: tuple[str, ...]
+    runtimes: list[str]
+    """On which the subject runs, one after the other; an empty name if it has no choice."""
+    once: list[str]
+    """Peers that only meet the first runtime."""
     peers: list[str]
     built: dict[str, Built]
-    problems: dict[str, tuple[str, str]]
+    problems: dict[str, Problem]
     columns: list[str]
+    missing: str
+    """The outcome of a peer that cannot run on this machine."""
 
 
 async def run_matrix(plan: Plan, progress: Progress) -> list[Result]:
     """Start everything that was built, run all rows, stop everything."""
-    name = plan.subject.spec.name
-    subject = Side(plan.subject, name, plan.subject_options)
+    own = plan.subject.spec.name
     sides = {
-        peer: Side(plan.built[peer], peer if peer != name else f"other {peer}")
-        for peer in plan.peers
-        if peer in plan.built
+        name: Side(plan.built[name], name if name != own else f"other {name}")
+        for name in plan.peers
+        if name in plan.built
     }
-    matrix = Matrix(subject, plan.columns, progress)
+    results: list[Result] = []
     try:
         progress.now("starting the peers")
-        failed = await _start_all(subject, sides, plan.columns)
-        if name in failed:
-            raise NotStarted(f"cannot start {failed[name]}")
-        for peer in plan.peers:
-            if peer in plan.problems:
-                matrix.not_run(peer, *plan.problems[peer])
-            elif peer in failed:
-                matrix.not_run(peer, FAIL, failed[peer])
-            else:
-                await matrix.run(sides[peer])
+        problems = plan.problems | await _start(sides, plan)
+        for number, runtime in enumerate(plan.runtimes):
+            extra = ("--runtime", runtime) if runtime else ()
+            subject = Side(plan.subject, own, extra)
+            try:
+                progress.now(f"starting {own} {runtime}")
+                lacking = await _start({own: subject}, plan)
+                matrix = Matrix(subject, runtime, plan.columns, progress)
+                for name in plan.peers:
+                    if number and name in plan.once:
+                        continue
+                    problem = problems.get(name) or lacking.get(own)
+                    if problem is not None:
+                        matrix.not_run(name, *problem)
+                    else:
+                        await matrix.run(sides[name])
+                results += matrix.results
+            finally:
+                await subject.stop()
     finally:
         progress.clear()
-        await asyncio.gather(subject.stop(), *(side.stop() for side in sides.values()))
-    return matrix.results
+        await asyncio.gather(*(side.stop() for side in sides.values()))
+    return results
+
+
+async def _start(sides: dict[str, "Side"], plan: Plan) -> dict[str, Problem]:
+    """Start every process that the cells need, all at once. Returns why some did not start."""
+    failed: dict[str, Problem] = {}
+    keys = ["ed25519", *(key for key in cells.KEYS if key in plan.columns)]
+
+    async def start(name: str, key: str) -> None:
+        try:
+            await sides[name].peer(key)
+        except PeerFailed as error:
+            outcome = plan.missing if isinstance(error, PeerNotHere) else FAIL
+            failed[name] = outcome, str(error)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name, side in sides.items():
+            for key in keys:
+                if key in side.spec.keys:
+                    tasks.create_task(start(name, key))
+    return failed
 
 
 class Side:
@@ -90,11 +126,14 @@ class Side:
 class Matrix:
     """Runs the chosen cells of one subject against one peer after the other."""
 
-    def __init__(self, subject: Side, names: list[str], progress: Progress) -> None:
+    def __init__(
+        self, subject: Side, runtime: str, columns: Iterable[str], progress: Progress
+    ) -> None:
         self.results: list[Result] = []
         self._subject = subject
-        self._cells = [cell for cell in cells.CELLS if cell.name in names]
-        self._keys = [key for key in cells.KEYS if key in names]
+        self._runtime = runtime
+        self._cells = [cell for cell in cells.CELLS if cell.name in columns]
+        self._keys = [key for key in cells.KEYS if key in columns]
         self._progress = progress
 
     async def run(self, side: Side) -> None:
@@ -112,33 +151,34 @@ class Matrix:
                 lane.key, lane.key_owner = theirs, b
             return lane
 
+        name = side.spec.name
         reachable = True
         for cell in self._cells:
             reason = _cannot(cell, self._subject.spec, side.spec)
             if reason:
-                self._add(Result(side.spec.name, direction, cell.name, SKIP, reason=reason))
+                self._add(self._result(name, direction, cell.name, SKIP, reason))
             elif not reachable:
-                self._add(
-                    Result(side.spec.name, direction, cell.name, FAIL, reason="no connection")
-                )
+                self._add(self._result(name, direction, cell.name, FAIL, "no connection"))
             else:
                 result = await self._run_cell(side, direction, cell.name, lane, cell.run)
+                self._add(result)
                 reachable = cell.name != "connect" or result.outcome == OK
         with suppress(CellFailed, PeerFailed):
             await cells.hang_up(await lane())
         for key in self._keys:
-            await self._run_key(side, direction, key, lane)
+            lacking = [spec for spec in (self._subject.spec, side.spec) if key not in spec.keys]
+            if lacking:
+                why = lacking[0].cannot.get(f"key {key}", "it has no such keys")
+                reason = f"{lacking[0].name}: {why}"
+                self._add(self._result(name, direction, key, SKIP, reason))
+            elif not reachable:
+                self._add(self._result(name, direction, key, FAIL, "no connection"))
+            else:
+                self._add(await self._run_key(side, direction, key, lane))
 
     async def _run_key(
         self, side: Side, direction: str, key: str, lane: Callable[..., Awaitable[Lane]]
-    ) -> None:
-        lacking = [spec for spec in (self._subject.spec, side.spec) if key not in spec.keys]
-        if lacking:
-            spec = lacking[0]
-            reason = f"{spec.name}: {spec.cannot.get(f'key {key}', 'it has no such keys')}"
-            self._add(Result(side.spec.name, direction, key, SKIP, reason=reason))
-            return
-
+    ) -> Result:
         async def meet(lane: Lane) -> str:
             await cells.ping(lane)
             await cells.identify(lane)
@@ -152,15 +192,13 @@ class Matrix:
 
         results = []
         for side_with_key in (on_theirs, on_ours):
-            results.append(
-                await self._run_cell(side, direction, key, side_with_key, meet, add=False)
-            )
+            results.append(await self._run_cell(side, direction, key, side_with_key, meet))
             with suppress(CellFailed, PeerFailed):
                 await cells.hang_up(await side_with_key())
         failed = [result for result in results if result.outcome != OK]
         total = failed[0] if failed else results[0]
         total.seconds = sum(result.seconds for result in results)
-        self._add(total)
+        return total
 
     async def _run_cell(
         self,
@@ -169,10 +207,9 @@ class Matrix:
         name: str,
         lane: Callable[[], Awaitable[Lane]],
         run: Callable[[Lane], Awaitable[str]],
-        add: bool = True,
     ) -> Result:
-        self._progress.now(f"{side.spec.name}: {direction}: {name}")
-        result = Result(side.spec.name, direction, name, OK)
+        self._progress.now(f"{self._runtime} {side.spec.name}: {direction}: {name}".lstrip())
+        result = self._result(side.spec.name, direction, name, OK)
         started = time.monotonic()
         first = await self._attempt(lane, run, result)
         if first:
@@ -181,8 +218,6 @@ class Matrix:
             again = f"again: {second}" if second != first else "twice"
             result.reason = f"{first} ({again})" if second else f"flaky: {first} (rerun: ok)"
         result.seconds = time.monotonic() - started
-        if add:
-            self._add(result)
         return result
 
     async def _attempt(
@@ -217,15 +252,20 @@ class Matrix:
             for line in list(peer.stderr)[-10:]:
                 self._progress.line(f"    {peer.label} stderr: {line}")
 
-    def _add(self, result: Result) -> None:
-        self.results.append(result)
-        self._progress.done(result)
-
     def not_run(self, name: str, outcome: str, reason: str) -> None:
         """Account for a peer that could not be built or started."""
         for direction in ("we dial", "we listen"):
             for column in (*(cell.name for cell in self._cells), *self._keys):
-                self._add(Result(name, direction, column, outcome, reason=reason))
+                self._add(self._result(name, direction, column, outcome, reason))
+
+    def _result(
+        self, name: str, direction: str, column: str, outcome: str, reason: str = ""
+    ) -> Result:
+        return Result(name, self._runtime, direction, column, outcome, reason=reason)
+
+    def _add(self, result: Result) -> None:
+        self.results.append(result)
+        self._progress.done(result)
 
 
 def _cannot(cell: Cell, *specs: Spec) -> str:
@@ -234,22 +274,3 @@ def _cannot(cell: Cell, *specs: Spec) -> str:
             if command in spec.cannot:
                 return f"{spec.name}: {spec.cannot[command]}"
     return ""
-
-
-async def _start_all(subject: Side, sides: dict[str, Side], columns: list[str]) -> dict[str, str]:
-    """Start every process that the cells need, all at once. Returns why some did not start."""
-    failed: dict[str, str] = {}
-
-    async def start(side: Side, key: str) -> None:
-        try:
-            await side.peer(key)
-        except PeerFailed as error:
-            failed[side.spec.name] = str(error)
-
-    keys = ["ed25519", *(key for key in cells.KEYS if key in columns)]
-    async with asyncio.TaskGroup() as tasks:
-        for side in (subject, *sides.values()):
-            for key in keys:
-                if key in side.spec.keys:
-                    tasks.create_task(start(side, key))
-    return failed

@@ -17,7 +17,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from building import Built
+from building import NOT_HERE, Built
 
 Message = dict[str, Any]
 
@@ -31,6 +31,10 @@ STDERR_LINES = 200
 
 class PeerFailed(Exception):
     """The peer answered with an error, broke the protocol, was too slow or is gone."""
+
+
+class PeerNotHere(PeerFailed):
+    """The peer says that it lacks something on this machine; the message names it."""
 
 
 class Peer:
@@ -85,6 +89,8 @@ class Peer:
                 raise PeerFailed(f"{label}: the ready line has no address")
         except (PeerFailed, KeyError) as error:
             await peer.stop()
+            if process.returncode == NOT_HERE and peer.stderr:
+                raise PeerNotHere(f"{label}: {peer.stderr[-1]}") from None
             reason = f"the ready line lacks {error}" if isinstance(error, KeyError) else str(error)
             tail = "".join(f"\n    {line}" for line in list(peer.stderr)[-10:])
             raise PeerFailed(f"{label}: {reason.removeprefix(f'{label}: ')}{tail}") from None

@@ -16,6 +16,7 @@ class Result:
     """One cell of the table. ``reason`` also tells what a rerun of a failed cell gave."""
 
     peer: str
+    runtime: str
     direction: str
     cell: str
     outcome: str
@@ -45,7 +46,7 @@ class Progress:
         if self._verbose:
             remark = result.remark or result.reason
             self.line(
-                f"{result.peer:6} {result.direction:9} {result.cell:11}"
+                f"{result.runtime:7} {result.peer:6} {result.direction:9} {result.cell:11}"
                 f" {result.outcome:4} {result.seconds:6.2f} s  {remark}"
             )
 
@@ -76,19 +77,22 @@ def report(
 
 
 def table(results: list[Result], specs: dict[str, Spec]) -> str:
-    """The results as text, with the reasons below."""
+    """The results as text, the rows of one peer together, with the reasons below."""
     columns = [name for name in COLUMNS if any(result.cell == name for result in results)]
-    rows: dict[tuple[str, str], dict[str, str]] = {}
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for result in results:
-        rows.setdefault((result.peer, result.direction), {})[result.cell] = result.outcome
-    lines = [["peer", "implementation", "direction", *columns]]
-    for (peer, direction), outcomes in rows.items():
-        about = f"{specs[peer].implementation} {specs[peer].version}".strip()
-        lines.append([peer, about, direction, *(outcomes.get(name, "") for name in columns)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        row = (result.peer, result.runtime, result.direction)
+        rows.setdefault(row, {})[result.cell] = result.outcome
+    peers = list(dict.fromkeys(peer for peer, _, _ in rows))
+    lines = [["peer", "implementation", "runtime", "direction", *columns]]
+    for row in sorted(rows, key=lambda row: peers.index(row[0])):
+        about = f"{specs[row[0]].implementation} {specs[row[0]].version}".strip()
+        lines.append([row[0], about, *row[1:], *(rows[row].get(name, "") for name in columns)])
+    kept = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in kept]
     text = [
         "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        for line in zip(*kept, strict=True)
     ]
     text += _reasons(results)
     return "\n".join(text)
@@ -96,18 +100,23 @@ def table(results: list[Result], specs: dict[str, Spec]) -> str:
 
 def _reasons(results: list[Result]) -> list[str]:
     """One line for each reason and peer: the cells that share it come before it."""
-    grouped: dict[tuple[str, str, str], list[str]] = {}
+    grouped: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         if result.outcome != OK:
-            where = grouped.setdefault((result.outcome, result.peer, result.reason), [])
-            where.append(f"{result.cell} ({result.direction})")
+            grouped.setdefault((result.outcome, result.peer, result.reason), []).append(result)
     lines = []
     for outcome in (FAIL, SKIP):
-        for (kind, peer, reason), where in grouped.items():
+        for (kind, peer, reason), same in grouped.items():
             if kind == outcome:
-                if outcome == SKIP or len(where) > 4:
-                    names = dict.fromkeys(name.partition(" (")[0] for name in where)
-                    where = list(names)
                 said = reason.removeprefix(f"{peer}: ")
-                lines.append(f"{kind} {peer}: {', '.join(where)}: {said}")
+                lines.append(f"{kind} {peer}: {_where(same)}: {said}")
     return ["", *lines] if lines else []
+
+
+def _where(results: list[Result]) -> str:
+    """Which cells these are; one by one if they are few and failed."""
+    if results[0].outcome == SKIP or len(results) > 4:
+        return ", ".join(dict.fromkeys(result.cell for result in results))
+    return ", ".join(
+        f"{result.cell} ({f'{result.runtime} {result.direction}'.strip()})" for result in results
+    )

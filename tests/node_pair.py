@@ -14,6 +14,7 @@ from anyp2p_core import (
     PauseReading,
     PrivateKey,
     ResumeReading,
+    StreamOpened,
 )
 
 CRYPTO = Cryptography()
@@ -28,7 +29,8 @@ def make_key(**kind):
 def make_node(key=None, **options):
     options.setdefault("entropy", OsEntropy())
     options.setdefault("choice", OsChoice())
-    return Node(key or make_key(), crypto=CRYPTO, **options)
+    options.setdefault("crypto", CRYPTO)
+    return Node(key or make_key(), **options)
 
 
 @dataclass
@@ -57,10 +59,12 @@ class Side:
 class Pair:
     """Two nodes and one connection between them, dialed by ``a``.
 
-    ``cut`` turns the bytes of one flush into segments. What a node wants closed is closed.
+    ``cut`` turns the bytes of one flush into segments. What a node wants closed is closed, unless
+    ``obeys`` is false.
     """
 
     def __init__(self, a=None, b=None, *, cut=None, connect=True):
+        self.obeys = True
         self.now = 100.0
         self.a = Side(a or make_node())
         self.b = Side(b or make_node())
@@ -69,13 +73,16 @@ class Pair:
         if connect:
             self.connect()
 
-    def connect(self, expected=True):
+    def connect(self, expected=True, address=LOCAL, source=REMOTE):
         peer = self.b.node.peer_id if expected is True else expected
-        self.dial = self.a.node.dial(peer, [LOCAL], self.now)
+        self.dial = self.a.node.dial(peer, [address], self.now)
         self.a.poll()
-        dial = self.a.last(Dial)
-        self.a.conn = self.a.node.connected(dial.conn, REMOTE, dial.address, self.now)
-        self.b.conn = self.b.node.connected(None, LOCAL, REMOTE, self.now)
+        self.answer(self.a.last(Dial), source)
+
+    def answer(self, dial, source=REMOTE):
+        """``b`` is where a ``Dial`` of ``a`` leads to."""
+        self.a.conn = self.a.node.connected(dial.conn, source, dial.address, self.now)
+        self.b.conn = self.b.node.connected(None, dial.address, source, self.now)
         self.open = True
         self.run()
 
@@ -89,7 +96,7 @@ class Pair:
         while busy:
             busy = False
             for here, there in self.sides:
-                while here.node.writable():
+                while here.conn in here.node.writable():
                     busy = True
                     data = here.node.data_to_send(here.conn, self.now)
                     for segment in self.cut(data) if data else ():
@@ -98,10 +105,18 @@ class Pair:
             for here, there in self.sides:
                 seen = len(here.actions)
                 here.poll()
-                for action in here.actions[seen:]:
+                for action in here.actions[seen:] if self.obeys else ():
                     if isinstance(action, CloseConnection) and action.conn == here.conn:
                         self.hang_up(here, there)
                         busy = True
+
+    def opened(self, protocol="/app"):
+        """A stream that ``a`` opened: its ids at both ends, ``b`` being an application too."""
+        if protocol not in self.b.node.protocols:
+            self.b.node.handle(protocol, self.now)
+        ours = self.a.node.open_stream(self.b.node.peer_id, [protocol], self.now)
+        self.run()
+        return ours, self.b.last(StreamOpened).stream
 
     def hang_up(self, here, there, error=None):
         """``here`` closes its transport, and ``there`` learns it."""

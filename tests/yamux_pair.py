@@ -101,11 +101,13 @@ class Session:
     def wire(self) -> bytes:
         """Everything that can be sent now."""
         out = bytearray()
-        while self.mux.wants_write:
+        for _ in range(100_000):
+            if not self.mux.wants_write:
+                return bytes(out)
             pieces = self.mux.data_to_send(BUDGET, self.now)
             assert pieces
             out += b"".join(pieces)
-        return bytes(out)
+        raise AssertionError("there is always something to send")
 
     def sent(self) -> list[tuple[str, int, int]]:
         return parse(self.wire())
@@ -132,14 +134,16 @@ class Pair:
         """Move everything, in segments of ``pieces`` bytes, each way taking ``delay`` seconds."""
         moved = 0
         a, b = self.a, self.b
-        while a.mux.wants_write or b.mux.wants_write:
+        for _ in range(100_000):
+            if not (a.mux.wants_write or b.mux.wants_write):
+                return moved
             for here, there in ((a, b), (b, a)):
                 data = b"".join(here.mux.data_to_send(budget, here.now))
                 here.now = there.now = here.now + delay
                 moved += len(data)
                 for i in range(0, len(data), pieces):
                     there.mux.receive(data[i : i + pieces], there.now)
-        return moved
+        raise AssertionError("the two never stop talking")
 
     def opened(self) -> tuple[Stream, Log]:
         """A stream that ``a`` opened, and ``b``'s side of it."""

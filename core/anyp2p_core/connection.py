@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from .errors import ConnectionLost, HandshakeError, LocalError, MuxerError
-from .multistream import Dialer, Listener
+from .multistream import Dialer, Listener, encode
 from .negotiation import FailCallback, Inbound, OpenCallback, Outbound
 from .security import SecureChannel, Security
 from .stream import RESOURCE_LIMIT
@@ -28,6 +28,7 @@ from .yamux import Yamux
 from .yamux_stream import Stream
 
 if TYPE_CHECKING:
+    from .closing import Drain
     from .keys import PublicKey
     from .limits import Limits
     from .multiaddr import Multiaddr
@@ -52,6 +53,8 @@ class Owner(Protocol):
     def supports(self, protocol: str) -> bool: ...
     def call_at(self, when: float, reason: str, callback: Callable[[float], object]) -> int: ...
     def cancel(self, handle: int) -> None: ...
+    def touch(self, connection: "Connection") -> None: ...
+    def shed(self, now: float) -> None: ...
     def on_upgraded(self, connection: "Connection", now: float) -> None: ...
     def on_stream(
         self, connection: "Connection", stream: Stream, protocol: str, now: float
@@ -74,8 +77,8 @@ class Connection:
         "id", "initiator", "local", "remote", "peer", "public_key", "muxer", "negotiated", "error",
         "reason", "closing", "draining", "finished", "announced", "app_streams", "blocked_since",
         "paused", "timer", "stall_timer",
-        "_now", "_owner", "_expected", "_out", "_inner", "_secure", "_receive", "_fresh",
-        "_negotiating",
+        "_now", "_owner", "_expected", "_out", "_inner", "_secure", "_receive",
+        "_listening", "_proposing", "_negotiation_timer",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +106,7 @@ class Connection:
         """Why it ended; None also when it was closed in order."""
         self.closing = False
         """No new streams."""
-        self.draining = False
+        self.draining: Drain | None = None
         """Closing in order: delivering what was written."""
         self.finished = False
         """Nothing more is sent: our direction of the transport is closed."""
@@ -120,8 +123,11 @@ class Connection:
         self._out: list[bytes] = []
         self._inner: list[bytes] = []
         self._secure: SecureChannel | None = None
-        self._fresh: list[Inbound] = []
-        self._negotiating = 0
+        # Streams that have not agreed on a protocol, by id, the oldest first, and the one timer
+        # for them: most agree soon, and a timer each would cost more than the rest of it.
+        self._listening: dict[int, Inbound] = {}
+        self._proposing: dict[int, Outbound] = {}
+        self._negotiation_timer = 0
         names = tuple(owner.security)
         if initiator:
             dialer = Dialer(names, self._out.append)
@@ -142,8 +148,6 @@ class Connection:
         """Take bytes from the transport."""
         self._now = now
         self._receive(data, now)
-        if self._fresh:
-            self._arm_negotiations(now)
 
     def receive_eof(self) -> None:
         """The peer closed its direction. Raises HandshakeError when that was too early."""
@@ -153,6 +157,11 @@ class Connection:
             raise HandshakeError("the peer closed the connection during negotiation")
 
     # Outputs.
+
+    @property
+    def usable(self) -> bool:
+        """Whether we may open streams."""
+        return not self.closing and (self.muxer is None or self.muxer.peer_gone_away is None)
 
     @property
     def wants_write(self) -> bool:
@@ -197,21 +206,38 @@ class Connection:
         """
         if self.muxer is None:
             raise LocalError("the connection is still negotiating")
-        if self.closing:
+        if not self.usable:
             raise LocalError(f"the connection to {self.peer} is closing")
         if not protocols:
             raise LocalError("name at least one protocol")
+        for protocol in protocols:
+            encode(protocol)  # refuses what is no name, before anything is opened
         stream = self.muxer.open(now)
-        opening = Outbound(stream, protocols, on_open, on_fail, optimistic=optimistic, now=now)
-        owner = self._owner
-        deadline = now + owner.limits.negotiation_timeout
-        opening.arm(owner.call_at(deadline, "negotiate a stream", opening.expire), owner.cancel)
+        limits = self._owner.limits
+        deadline = now + limits.negotiation_timeout
+        proposing = self._proposing
+        if len(proposing) >= 2 * limits.max_outbound_streams:  # most of them were reset by us
+            for stream_id in [key for key, one in proposing.items() if one.stream.is_reset]:
+                del proposing[stream_id]
+        proposing[stream.id] = Outbound(
+            stream,
+            protocols,
+            on_open,
+            on_fail,
+            proposing.pop,
+            optimistic=optimistic,
+            deadline=deadline,
+            now=now,
+        )
+        if not self._negotiation_timer:
+            self._watch_negotiations(deadline)
         return stream
 
     def fail(self, error: Exception, now: float) -> None:
         """The connection cannot go on: say so to the peer if possible, and break every stream."""
         if self.muxer is not None and isinstance(error, MuxerError):
             self.muxer.go_away(error.code)
+            self._inner += self.muxer.data_to_send(0, now)  # ``close`` drops what is queued
         self.lost(error, now)
 
     def lost(self, error: Exception | None, now: float) -> None:
@@ -219,6 +245,9 @@ class Connection:
         if self.error is not None:
             return
         where = self.peer or self.remote
+        if error is None and self.muxer is not None and self.muxer.peer_gone_away:
+            code = self.muxer.peer_gone_away
+            error = MuxerError(f"the peer ended the session with code {code:#x}", code)
         if error is None:
             self.error = ConnectionLost(f"the connection to {where} was closed")
         else:
@@ -226,17 +255,14 @@ class Connection:
             self.error = ConnectionLost(f"the connection to {where} ended: {error}")
             self.error.__cause__ = error
         self.closing = True
-        self._fresh.clear()
+        self._owner.cancel(self._negotiation_timer)
         if self.muxer is not None:
             self.muxer.close(now)
+        self._proposing.clear()  # those that are left were reset by us
 
     def unsent(self) -> int:
         """Bytes written to streams and not yet handed out."""
         return 0 if self.muxer is None else sum(s.unsent for s in self.muxer.streams.values())
-
-    def drained(self) -> bool:
-        """Whether everything that was written has been handed out."""
-        return not self.wants_write and not self.unsent()
 
     # Accounting of what the application leaves unread.
 
@@ -245,7 +271,7 @@ class Connection:
         owner = self._owner
         owner.unread += size
         if owner.unread > owner.limits.max_unread_total:
-            max(self.app_streams.values(), key=_unread).overflow(now)
+            owner.shed(now)
 
     def on_read(self, stream: Stream, size: int, now: float) -> None:
         """The application read, or dropped, ``size`` buffered bytes."""
@@ -299,28 +325,45 @@ class Connection:
     # Streams that the peer opens.
 
     def _on_stream(self, stream: Stream, now: float) -> None:
-        if self.closing or self._negotiating >= self._owner.limits.max_negotiating_streams:
+        owner = self._owner
+        limits = owner.limits
+        listening = self._listening
+        if self.closing or len(listening) >= limits.max_negotiating_streams:
             stream.reset(RESOURCE_LIMIT)
             return
-        self._negotiating += 1
-        owner = self._owner
-        self._fresh.append(Inbound(stream, owner.supports, self._on_agreed, self._on_negotiated))
+        deadline = now + limits.negotiation_timeout
+        listening[stream.id] = Inbound(
+            stream, owner.supports, self._on_agreed, listening.pop, deadline=deadline
+        )
+        if not self._negotiation_timer:
+            self._watch_negotiations(deadline)
 
     def _on_agreed(self, stream: Stream, protocol: str, now: float) -> None:
         self._owner.on_stream(self, stream, protocol, now)
 
-    def _on_negotiated(self) -> None:
-        self._negotiating -= 1
+    # Streams that do not agree in time.
 
-    def _arm_negotiations(self, now: float) -> None:
-        """Most streams agree in the segment that opens them and need no timer."""
-        owner = self._owner
-        deadline = now + owner.limits.negotiation_timeout
-        for negotiation in self._fresh:
-            if not negotiation.done:
-                timer = owner.call_at(deadline, "negotiate a stream", negotiation.expire)
-                negotiation.arm(timer, owner.cancel)
-        self._fresh.clear()
+    def _watch_negotiations(self, deadline: float) -> None:
+        self._negotiation_timer = self._owner.call_at(
+            deadline, "negotiate streams", self._negotiations_due
+        )
+
+    def _negotiations_due(self, now: float) -> None:
+        self._negotiation_timer = 0
+        deadlines = _expire(list(self._listening.values()), now)
+        deadlines += _expire(list(self._proposing.values()), now)
+        if deadlines and not self._negotiation_timer:
+            self._watch_negotiations(min(deadlines))
+        self._owner.touch(self)
+
+
+def _expire(negotiations: list[Inbound] | list[Outbound], now: float) -> list[float]:
+    """End those that are late, the oldest is first; return the next deadline, if there is one."""
+    for negotiation in negotiations:
+        if negotiation.deadline > now and not negotiation.stream.is_reset:
+            return [negotiation.deadline]
+        negotiation.expire(now)
+    return []
 
 
 class _Select:
@@ -339,7 +382,3 @@ class _Select:
         if rest is not None:
             assert self._negotiation.protocol is not None
             self._next(self._negotiation.protocol, rest, now)
-
-
-def _unread(stream: "AppStream") -> int:
-    return stream.unread

@@ -27,8 +27,8 @@ def plan(addresses: Iterable[Multiaddr]) -> list[Multiaddr]:
     ['/ip6/::1/tcp/3', '/ip4/1.1.1.1/tcp/1', '/ip4/1.1.1.1/tcp/2']
     """
     unique = list(dict.fromkeys(addresses))
-    six = [address for address in unique if address.components[0].name == "ip6"]
-    rest = [address for address in unique if address.components[0].name != "ip6"]
+    six = [address for address in unique if address.names[0] == "ip6"]
+    rest = [address for address in unique if address.names[0] != "ip6"]
     ordered: list[Multiaddr] = []
     for pair in zip(six, rest, strict=False):
         ordered += pair
@@ -113,6 +113,10 @@ class Dialing:
     def dial(self, peer: PeerId | None, addresses: Iterable[Multiaddr], now: float) -> int:
         """Start a dial, or join the one to the same peer; returns its number."""
         owner = self._owner
+        if peer == owner.peer_id:
+            request = owner.next_id()
+            owner.emit(DialFailed(request, DialError(f"{peer} is this node itself")))
+            return request
         dial = self._by_peer.get(peer) if peer is not None else None
         if dial is None:
             limit = owner.limits.max_pending_dials
@@ -125,12 +129,8 @@ class Dialing:
             self._dials[dial.id] = dial
             if peer is not None:
                 self._by_peer[peer] = dial
-        if peer == owner.peer_id:
-            self._over(dial)
-            owner.emit(DialFailed(dial.id, DialError(f"{peer} is this node itself")))
-            return dial.id
         dial.add(addresses, owner.limits.max_dial_addresses)
-        if not dial.attempts:
+        if not dial.timer:  # else its turn comes
             self._next(dial, now)
         return dial.id
 
@@ -168,25 +168,25 @@ class Dialing:
 
     def _next(self, dial: PeerDial, now: float) -> None:
         """Start the next address, or end the dial when none is left and none is under way."""
-        if dial.id not in self._dials:
-            return
         owner = self._owner
         timers, limits = owner.timers, owner.limits
         timers.cancel(dial.timer)
+        dial.timer = 0
         if dial.exhausted:
             self._over(dial)
             owner.emit(DialFailed(dial.id, dial.error()))
             return
+        if not dial.queue or len(dial.attempts) >= limits.max_parallel_dials:
+            return  # until an attempt fails
+        address = dial.queue.popleft()
+        conn = owner.next_id()
+        timer = timers.call_at(
+            now + limits.dial_timeout, "dial", lambda now: self._expired(conn, now)
+        )
+        dial.attempts[conn] = (address, timer)
+        self._attempts[conn] = dial
+        owner.act(Dial(conn, address))
         if dial.queue and len(dial.attempts) < limits.max_parallel_dials:
-            address = dial.queue.popleft()
-            conn = owner.next_id()
-            timer = timers.call_at(
-                now + limits.dial_timeout, "dial", lambda now: self._expired(conn, now)
-            )
-            dial.attempts[conn] = (address, timer)
-            self._attempts[conn] = dial
-            owner.act(Dial(conn, address))
-        if dial.queue:
             dial.timer = timers.call_at(
                 now + limits.dial_stagger,
                 "dial the next address",

@@ -14,6 +14,9 @@ from .yamux_stream import Stream
 
 PROTOCOL = "/echo/1.0.0"
 
+COALESCE = 4096
+"""Smaller pieces than this are joined while they wait, so that tiny frames cost no object each."""
+
 
 class Echoer:
     """One stream. What the peer does not read back is not credited, so its window bounds us."""
@@ -22,21 +25,29 @@ class Echoer:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[bytes | bytearray] = deque()
         self._eof = False
         stream.on_data = self._on_data
         stream.on_eof = self._on_eof
+        stream.on_reset = self._on_reset
         stream.on_writable = self._on_writable
 
     def _on_data(self, data: bytes, now: float) -> None:
-        if self._pending:
-            self._pending.append(data)
-        else:
+        pending = self._pending
+        if not pending:
             self._write(data, now)
+        elif len(data) >= COALESCE:
+            pending.append(data)
+        else:
+            last = pending[-1]
+            if type(last) is bytearray and len(last) < 4 * COALESCE:
+                last += data
+            else:
+                pending.append(bytearray(data))
 
     def _on_writable(self, now: float) -> None:
         while self._pending:
-            if not self._write(self._pending.popleft(), now):
+            if not self._write(bytes(self._pending.popleft()), now):
                 return
         if self._eof:
             self._stream.write_eof()
@@ -53,6 +64,10 @@ class Echoer:
         self._eof = True
         if not self._pending:
             self._stream.write_eof()
+
+    def _on_reset(self, code: int, now: float) -> None:
+        self._pending.clear()
+        self._stream.stop_reading()  # else what is left stays charged to the connection
 
 
 class Echo(Service):

@@ -76,7 +76,7 @@ class StreamReset(Error, ConnectionResetError):
 class IncompleteRead(Error, EOFError):
     """The stream ended before the requested number of bytes. ``partial`` holds what came."""
 
-    def __init__(self, message: str, partial: bytes) -> None:
+    def __init__(self, message: str, partial: bytes = b"") -> None:
         super().__init__(message)
         self.partial = partial
 

@@ -3,25 +3,26 @@
 Spec: https://github.com/libp2p/specs/blob/master/identify/README.md
 
     identify   opener opens the stream    ->
-                                          <-  one or two Identify messages, FIN
+                                          <-  one or more Identify messages, FIN
     push       opener sends its messages, FIN  ->
 
 Several messages on one stream are merged. The first one that we send fits into 4 KiB, which is all
-that some peers read; a signed record that does not fit follows in a second one.
+that some peers read; protocols and a signed record that do not fit follow in further ones.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from dataclasses import dataclass, field, replace
 
 from . import envelope, varint
 from .connection import Connection
 from .errors import DecodeError, LocalError, RemoteError, TimedOut
 from .events import IdentifyFailed, PeerIdentified
 from .keys import PublicKey
+from .limits import Limits
 from .multiaddr import Multiaddr
 from .peer_id import PeerId
 from .protobuf import BYTES, STRING, Field, Schema
+from .scope import reachable
 from .service import Service
 from .yamux_stream import Stream
 
@@ -32,8 +33,9 @@ PROTOCOL_VERSION = "ipfs/0.1.0"
 MAX_MESSAGE = 8 * 1024
 MAX_MESSAGES = 10
 MAX_TOTAL = 64 * 1024
-MAX_FIRST_MESSAGE = 4096
+MAX_SENT_MESSAGE = 4096
 MAX_PROTOCOL_LENGTH = 1024
+"""Bytes of a protocol name; longer ones are ignored."""
 MAX_TEXT = 128
 """Code points of an agent or protocol version that are kept (draft in the spec)."""
 RATE_LIMITED = 0x1003
@@ -77,27 +79,26 @@ class IdentifyInfo:
     addresses: tuple[Multiaddr, ...] = ()
     """Where it says it listens; from the signed record if there is a valid one."""
     observed: Multiaddr | None = None
-    """The address at which it sees us."""
+    """The address at which it says it sees us."""
     public_key: PublicKey | None = None
     signed_record: bool = False
 
 
 def printable(text: str) -> str:
-    """Cut a peer's text to ``MAX_TEXT`` and replace control characters, so that it can be shown.
+    """Replace control characters of a peer's text, so that it can be shown.
 
     >>> printable("good\\x1b[2Jbad")
     'good\\ufffd[2Jbad'
     """
-    cut = text[:MAX_TEXT]
-    return cut if cut.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in cut)
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
-def merge(into: Message, part: Message, limits_protocols: int, limits_addresses: int) -> None:
+def merge(into: Message, part: Message, limits: Limits) -> None:
     """Join a further message: lists grow up to the limits, the other fields are replaced."""
-    room = limits_addresses - len(into.listen_addrs)
+    room = limits.max_addresses_per_peer - len(into.listen_addrs)
     into.listen_addrs += part.listen_addrs[: max(room, 0)]
-    room = limits_protocols - len(into.protocols)
-    into.protocols += [p for p in part.protocols if len(p) <= MAX_PROTOCOL_LENGTH][: max(room, 0)]
+    room = limits.max_protocols_per_peer - len(into.protocols)
+    into.protocols += list(filter(_is_name, part.protocols))[: max(room, 0)]
     if part.public_key is not None:
         into.public_key = part.public_key
     if part.observed_addr is not None:
@@ -110,34 +111,30 @@ def merge(into: Message, part: Message, limits_protocols: int, limits_addresses:
         into.signed_peer_record = part.signed_peer_record
 
 
-def decode_addresses(encoded: Iterable[bytes]) -> list[Multiaddr]:
-    """The addresses that can be read; the others are dropped."""
+def decode_addresses(encoded: Iterable[bytes], peer: PeerId) -> list[Multiaddr]:
+    """The addresses that can be read, without a ``/p2p`` of ``peer`` at their end.
+
+    The others are dropped, and so are those that end in another peer's id.
+    """
+    suffix = _P2P + varint.delimited(bytes(peer))
     addresses = []
     for data in encoded:
         try:
-            addresses.append(Multiaddr.from_bytes(data))
+            address = Multiaddr.from_bytes(data.removesuffix(suffix))
         except DecodeError:
             continue
+        if address.names[-1] != "p2p":
+            addresses.append(address)
     return addresses
 
 
-def reachable(addresses: Iterable[Multiaddr], remote: Multiaddr | None) -> list[Multiaddr]:
-    """Drop what cannot be dialed from here: loopback and private addresses of a public peer."""
-    scope = _scope(remote) if remote is not None else LOOPBACK
-    return [address for address in addresses if _scope(address) >= scope]
+_P2P = varint.encode(421)
 
 
-LOOPBACK, PRIVATE, PUBLIC = range(3)
-
-
-def _scope(address: Multiaddr) -> int:
-    text = address.get("ip4") or address.get("ip6")
-    if text is None:
-        return PUBLIC
-    ip = ip_address(text)
-    if ip.is_loopback:
-        return LOOPBACK
-    return PUBLIC if ip.is_global else PRIVATE
+def _is_name(protocol: str) -> bool:
+    if len(protocol) <= MAX_PROTOCOL_LENGTH // 4:
+        return protocol != ""
+    return len(protocol.encode()) <= MAX_PROTOCOL_LENGTH
 
 
 def _keep(before: IdentifyInfo, info: IdentifyInfo, push: Message) -> None:
@@ -186,39 +183,31 @@ class _Reader:
     def fail(self, error: Exception, now: float) -> None:
         """Give up; the connection stays."""
         if self._timer:
-            self._service.context.cancel(self._timer)
+            context = self._service.context
+            context.cancel(self._timer)
             self._timer = 0
             if self._stream is not None:
                 self._stream.reset()
+                context.touch(self.connection)
             self._service.failed(self.connection, error, self._pushed)
 
     def _on_data(self, data: bytes, now: float) -> None:
         assert self._stream is not None
         self._stream.credit(len(data), now)
-        limits = self._service.context.limits
         self._total += len(data)
-        if self._total > MAX_TOTAL:
-            self.fail(RemoteError(f"the identify messages are longer than {MAX_TOTAL} bytes"), now)
-            return
         try:
+            if self._total > MAX_TOTAL:
+                raise RemoteError(f"the identify messages are longer than {MAX_TOTAL} bytes")
             for frame in self._frames.receive(data):
                 self._count += 1
                 if self._count > MAX_MESSAGES:
                     raise RemoteError(f"more than {MAX_MESSAGES} identify messages")
-                part = IDENTIFY.decode(frame)
-                merge(
-                    self._message,
-                    part,
-                    limits.max_protocols_per_peer,
-                    limits.max_addresses_per_peer,
-                )
+                merge(self._message, IDENTIFY.decode(frame), self._service.context.limits)
         except RemoteError as error:
             self.fail(error, now)
 
     def _on_eof(self, now: float) -> None:
         assert self._stream is not None
-        if not self._timer:
-            return
         if not self._count or self._frames.pending:
             self.fail(RemoteError("the identify stream ended in the middle of a message"), now)
             return
@@ -234,9 +223,7 @@ class _Reader:
 
     def _expire(self, now: float) -> None:
         limit = self._service.context.limits.identify_timeout
-        connection = self.connection
         self.fail(TimedOut(f"the peer did not identify itself within {limit:g} s"), now)
-        self._service.context.touch(connection)
 
 
 class Identify(Service):
@@ -248,10 +235,11 @@ class Identify(Service):
         self.infos: dict[int, IdentifyInfo] = {}
         """What the peer of each open connection said."""
         self._pushes: dict[int, tuple[float, int]] = {}
-        self._record = b""
         self._record_seq = 0
-        self._parts: tuple[bytes, bytes, bytes] | None = None
-        self._announced: tuple[Sequence[Multiaddr], Sequence[str]] | None = None
+        self._parts: _Parts | None = None
+        self._version = 0
+        """Changes of what we say; ``_told`` has the one that each connection was told of."""
+        self._told: dict[int, int] = {}
         self._timer = 0
 
     # Notices from the node.
@@ -266,6 +254,7 @@ class Identify(Service):
     def on_disconnected(self, connection: Connection, now: float) -> None:
         self.infos.pop(connection.id, None)
         self._pushes.pop(connection.id, None)
+        self._told.pop(connection.id, None)
 
     def on_stream(self, connection: Connection, stream: Stream, protocol: str, now: float) -> None:
         if protocol == PROTOCOL:
@@ -278,8 +267,9 @@ class Identify(Service):
     def changed(self, now: float) -> None:
         """Our addresses or protocols changed: tell the peers that want to know, a little later."""
         self._parts = None
-        if not self._timer and self.context.connections():
-            self._timer = self.context.call_at(now + PUSH_DELAY, "push identify", self._push)
+        self._version += 1
+        if self.context.connections():
+            self._push_later(now)
 
     # Results of readers.
 
@@ -287,20 +277,16 @@ class Identify(Service):
         """A peer said who it is."""
         peer = connection.peer
         assert peer is not None
-        info = self._check(connection, peer, message, now)
+        info = self._check(connection, peer, message)
         before = self.infos.get(connection.id)
         if pushed and before is not None:
             _keep(before, info, message)
-        known = self.context.peers.learn(peer)
-        known.agent = info.agent
-        known.protocols = info.protocols
-        known.public_key = connection.public_key
-        if info.signed_record:
-            self.context.peers.set_addresses(peer, info.addresses, now)
-        elif not known.record:
-            self.context.peers.add_addresses(peer, info.addresses, now)
         self.infos[connection.id] = info
+        self._remember(connection, info, now)
         self.context.emit(PeerIdentified(connection.id, peer, info, pushed))
+        # It may have asked before the last change, and not have been pushed to while unknown.
+        if PUSH in info.protocols and self._told.get(connection.id, self._version) < self._version:
+            self._push_later(now)
 
     def failed(self, connection: Connection, error: Exception, pushed: bool) -> None:
         """A peer did not say who it is, or said it wrongly."""
@@ -308,38 +294,68 @@ class Identify(Service):
             assert connection.peer is not None
             self.context.emit(IdentifyFailed(connection.id, connection.peer, error))
 
-    def _check(
-        self, connection: Connection, peer: PeerId, message: Message, now: float
-    ) -> IdentifyInfo:
-        context = self.context
-        addresses = decode_addresses(message.listen_addrs)
-        signed = False
-        if message.signed_peer_record:
-            known = context.peers.learn(peer)
-            try:
-                record = envelope.open_peer_record(message.signed_peer_record, context.crypto)
-            except RemoteError:
-                record = None  # a bad record is ignored, the rest of the message is used
-            if record is not None and record.peer_id == peer and record.seq >= known.record_seq:
-                signed = True
-                known.record_seq = record.seq
-                known.record = message.signed_peer_record
-                addresses = record.addresses
-        observed = decode_addresses((message.observed_addr,)) if message.observed_addr else []
+    def _check(self, connection: Connection, peer: PeerId, message: Message) -> IdentifyInfo:
+        sealed = message.signed_peer_record
+        certified = self._certified(peer, sealed) if sealed else None
+        if certified is None:  # a bad record is ignored, the rest of the message is used
+            addresses: Sequence[Multiaddr] = decode_addresses(message.listen_addrs, peer)
+        else:
+            addresses = certified
+        observed = decode_addresses((message.observed_addr or b"",), self.context.peer_id)
         return IdentifyInfo(
             peer=peer,
-            agent=printable(message.agent_version or ""),
-            protocol_version=printable(message.protocol_version or ""),
-            protocols=tuple(dict.fromkeys(message.protocols)),
+            agent=printable((message.agent_version or "")[:MAX_TEXT]),
+            protocol_version=printable((message.protocol_version or "")[:MAX_TEXT]),
+            protocols=tuple(dict.fromkeys(map(printable, message.protocols))),
             addresses=tuple(reachable(addresses, connection.remote)),
             observed=observed[0] if observed else None,
             public_key=connection.public_key,
-            signed_record=signed,
+            signed_record=certified is not None,
         )
 
-    # Our own message.
+    def _certified(self, peer: PeerId, sealed: bytes) -> Sequence[Multiaddr] | None:
+        """The addresses in a signed record; None if it is bad, old, or of somebody else."""
+        known = self.context.peers.learn(peer)
+        if sealed == known.record:  # checked before, and checking is most of the work
+            return known.certified
+        try:
+            record = envelope.open_peer_record(sealed, self.context.crypto)
+        except DecodeError:
+            return None
+        if record.peer_id != peer or record.seq < known.record_seq:
+            return None
+        known.record_seq = record.seq
+        known.record = sealed
+        known.certified = tuple(record.addresses)
+        return known.certified
+
+    def _remember(self, connection: Connection, info: IdentifyInfo, now: float) -> None:
+        peers = self.context.peers
+        known = peers.learn(info.peer)
+        known.agent = info.agent
+        known.protocols = info.protocols
+        known.public_key = connection.public_key
+        others = self.context.connections(info.peer)
+        if info.signed_record:
+            # Where we reached it ourselves counts too: a port that is forwarded is in no record.
+            reached = [c.remote for c in others if c.initiator and c.remote is not None]
+            peers.set_addresses(info.peer, (*info.addresses, *reached), now)
+        else:
+            peers.add_addresses(info.peer, info.addresses, now)
+        for other in others:
+            old = self.infos.get(other.id)
+            if old is not None and other is not connection:
+                self.infos[other.id] = replace(
+                    old,
+                    agent=info.agent,
+                    protocol_version=info.protocol_version,
+                    protocols=info.protocols,
+                )
+
+    # Our own messages.
 
     def _send(self, connection: Connection, stream: Stream, now: float) -> None:
+        self._told[connection.id] = self._version
         stream.write(self.encode(connection.remote, now))
         stream.write_eof()
         stream.stop_reading()
@@ -348,42 +364,55 @@ class Identify(Service):
         """Our messages, length-prefixed, for a peer that we see at ``observed``."""
         if self._parts is None:
             self._parts = self._make_parts(now)
-        head, tail, record = self._parts
+        parts = self._parts
         middle = IDENTIFY.encode(Message(observed_addr=bytes(observed))) if observed else b""
-        first = head + middle + tail
-        if len(first) + len(record) <= MAX_FIRST_MESSAGE:
-            return varint.delimited(first + record)
-        return varint.delimited(first) + varint.delimited(record)
+        first = parts.head + middle + parts.tail
+        if len(first) > MAX_SENT_MESSAGE:
+            first = parts.head + parts.tail
+        if len(first) + len(parts.record) <= MAX_SENT_MESSAGE:
+            return varint.delimited(first + parts.record) + parts.further
+        return varint.delimited(first) + varint.delimited(parts.record) + parts.further
 
-    def _make_parts(self, now: float) -> tuple[bytes, bytes, bytes]:
+    def _make_parts(self, now: float) -> "_Parts":
         context = self.context
-        addresses = list(context.addresses)[:64]
+        key = context.key.public.encode()
+        tail = IDENTIFY.encode(
+            Message(protocol_version=PROTOCOL_VERSION, agent_version=context.agent[:MAX_TEXT])
+        )
+        room = MAX_SENT_MESSAGE - len(key) - len(tail) - _ROOM_FOR_OBSERVED
+        addresses = context.addresses[: envelope.MAX_ADDRESSES]
+        addresses = addresses[: _fitting(map(bytes, addresses), room // 2)]
+        encoded = [bytes(address) for address in addresses]
+        protocols = [name for name in context.protocols if _is_name(name)]
+        count = _fitting(map(str.encode, protocols), room - sum(map(_size, encoded)))
+        head = Message(public_key=key, listen_addrs=encoded, protocols=protocols[:count])
+        further: list[bytes] = []
+        while count < len(protocols) and len(further) < MAX_MESSAGES - 2:
+            protocols = protocols[count:]
+            count = _fitting(map(str.encode, protocols), MAX_SENT_MESSAGE)
+            further.append(IDENTIFY.encode(Message(protocols=protocols[:count])))
         # A fresh number on every start, so that a restarted node is believed.
         self._record_seq = max(self._record_seq + 1, int(context.wall(now) * 1e9))
         record = envelope.seal_peer_record(context.key, self._record_seq, addresses)
-        head = Message(
-            public_key=context.key.public.encode(),
-            listen_addrs=[bytes(address) for address in addresses],
-            protocols=list(context.protocols),
-        )
-        tail = Message(protocol_version=PROTOCOL_VERSION, agent_version=context.agent)
-        encoded_tail = IDENTIFY.encode(tail)
-        room = MAX_FIRST_MESSAGE - len(encoded_tail) - 256
-        while head.listen_addrs and len(IDENTIFY.encode(head)) > room:
-            head.listen_addrs.pop()
-        return (
+        return _Parts(
             IDENTIFY.encode(head),
-            encoded_tail,
+            tail,
             IDENTIFY.encode(Message(signed_peer_record=record)),
+            b"".join(map(varint.delimited, further)),
         )
 
     # Push.
+
+    def _push_later(self, now: float) -> None:
+        if not self._timer:
+            self._timer = self.context.call_at(now + PUSH_DELAY, "push identify", self._push)
 
     def _push(self, now: float) -> None:
         self._timer = 0
         for connection in self.context.connections():
             info = self.infos.get(connection.id)
-            if info is not None and PUSH in info.protocols:
+            told = self._told.get(connection.id)
+            if info is not None and PUSH in info.protocols and told != self._version:
                 self._push_to(connection, now)
 
     def _push_to(self, connection: Connection, now: float) -> None:
@@ -405,3 +434,33 @@ class Identify(Service):
             start, count = now, 0
         self._pushes[connection.id] = (start, count + 1)
         return count < self.context.limits.max_pushes_per_minute
+
+
+@dataclass(slots=True)
+class _Parts:
+    """Our messages but for the observed address, encoded once for all peers."""
+
+    head: bytes
+    tail: bytes
+    record: bytes
+    further: bytes
+    """Whole messages, with what the first one has no room for."""
+
+
+_ROOM_FOR_OBSERVED = 256
+
+
+def _size(item: bytes) -> int:
+    """The most bytes that an element of a repeated field takes up."""
+    return len(item) + 3
+
+
+def _fitting(items: Iterable[bytes], room: int) -> int:
+    """How many of the first elements fit into so many bytes."""
+    count = 0
+    for item in items:
+        room -= _size(item)
+        if room < 0:
+            break
+        count += 1
+    return count

@@ -78,5 +78,8 @@ class Limits:
 
     # Peerstore.
     max_peers: int = 10_000
+    """Peers that are remembered while they are not connected."""
     max_addresses_per_peer: int = 64
+    max_addresses: int = 100_000
+    """Addresses of all peers together."""
     max_protocols_per_peer: int = 256

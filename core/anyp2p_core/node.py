@@ -19,18 +19,20 @@ stays in the streams that produced it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from ipaddress import ip_address
+from typing import cast
 
+from .admission import Admission
+from .closing import Closing
 from .connection import Connection
 from .crypto import Choice, Crypto, Entropy
 from .dialing import Dialing
 from .errors import (
     DialError,
     HandshakeError,
+    LimitReached,
     LocalError,
     MuxerError,
     RemoteError,
-    StreamReset,
     TimedOut,
 )
 from .events import (
@@ -52,14 +54,14 @@ from .identify import Identify, IdentifyInfo
 from .keys import PrivateKey
 from .limits import Limits
 from .multiaddr import Multiaddr
+from .multistream import encode
 from .peer_id import PeerId
 from .peerstore import Peerstore
 from .perf import Perf
 from .ping import Ping
-from .ratelimit import RateLimiter
 from .security import NoiseSecurity, Security
 from .service import Service
-from .stream import AppStream
+from .stream import AppStream, shed
 from .timers import Timers
 from .yamux_stream import Stream
 
@@ -96,7 +98,8 @@ class Node:
         self.choice = choice
         self.limits = limits if limits is not None else Limits()
         self.agent = agent
-        offered = tuple(security) or (NoiseSecurity(key, crypto, entropy),)
+        # A cast: pyright takes callbacks that have slots for methods.
+        offered = tuple(security) or (cast("Security", NoiseSecurity(key, crypto, entropy)),)
         self.security = {one.protocol: one for one in offered}
         self.peers = Peerstore(self.limits)
         self.addresses: list[Multiaddr] = []
@@ -108,18 +111,14 @@ class Node:
         self._next = 0
         self._connections: dict[ConnId, Connection] = {}
         self._by_peer: dict[PeerId, dict[ConnId, Connection]] = {}
-        self._pending_inbound = 0
-        self._inbound = 0
+        self._admission = Admission(self.limits)
+        self._closing = Closing(self)
         self._dialing = Dialing(self)
         self._streams: dict[StreamId, AppStream] = {}
-        self._opening: dict[StreamId, Stream] = {}
+        self._opening: dict[StreamId, tuple[Connection, Stream]] = {}
         self._handlers: dict[str, Service | None] = {}
         self._outputs: list[Action | Event] = []
         self._dirty: dict[ConnId, Connection] = {}
-        self._draining: dict[ConnId, Connection] = {}
-        self._arrivals = RateLimiter(
-            rate=self.limits.inbound_rate_per_ip, burst=self.limits.inbound_burst_per_ip
-        )
         self._now = 0.0
         self._watchers: list[Service] = []
         self._services: list[Service] = []
@@ -148,11 +147,9 @@ class Node:
         dial = None
         if conn is None:
             conn = self.next_id()
-            if not self._admit(remote, now):
+            if not self._admission.admit(len(self._connections), remote, now):
                 self._outputs.append(CloseConnection(conn, abort=True))
                 return conn
-            self._inbound += 1
-            self._pending_inbound += 1
         else:
             dial = self._dialing.attempt(conn)
             if dial is None or conn in self._connections:
@@ -207,14 +204,13 @@ class Node:
             self._fail(connection, error, now)
         else:
             connection.lost(None, now)
-            self._finish(connection)
+            self._closing.ended_by_peer(connection, now)
 
     def disconnected(self, conn: ConnId, error: Exception | None, now: float) -> None:
         """A transport is gone, with ``error`` unless it was closed in order."""
         self._now = now
         connection = self._connections.pop(conn, None)
         self._dirty.pop(conn, None)
-        self._draining.pop(conn, None)
         if connection is None:
             self._dialing.failed(conn, error or DialError("the dial was cancelled"), now)
             return
@@ -222,11 +218,11 @@ class Node:
         if error is None and not upgraded and connection.reason is None:
             error = HandshakeError("the connection was closed during negotiation")
         connection.lost(error, now)
+        connection.finished = True
         self.timers.cancel(connection.timer)
         self.timers.cancel(connection.stall_timer)
         if not connection.initiator:
-            self._inbound -= 1
-            self._pending_inbound -= not connection.announced
+            self._admission.left(upgraded=connection.announced)
         reason = connection.reason or DialError("the connection was closed")
         self._dialing.failed(conn, reason, now)
         if connection.announced:
@@ -268,6 +264,8 @@ class Node:
                 ready.append(conn)
             else:
                 del dirty[conn]
+                if connection.draining is not None:
+                    self._closing.check(connection, self._now)
         return ready
 
     def data_to_send(self, conn: ConnId, now: float) -> bytes:
@@ -278,8 +276,8 @@ class Node:
         data = connection.data_to_send(now)
         if not connection.wants_write:
             self._dirty.pop(conn, None)
-        if connection.draining:
-            self._check_drained(connection)
+        if connection.draining is not None:
+            self._closing.check(connection, now)
         return data
 
     def poll(self) -> list[Action | Event]:
@@ -304,8 +302,7 @@ class Node:
 
     def handle(self, protocol: str, now: float) -> None:
         """Accept streams of a protocol; they arrive as ``StreamOpened``."""
-        if not protocol.startswith("/") or len(protocol) > 512 or "\n" in protocol:
-            raise LocalError(f"a protocol name starts with '/' and is short: {protocol[:80]!r}")
+        encode(protocol)  # refuses what is no name
         if protocol in self._handlers:
             raise LocalError(f"{protocol} has a handler already")
         self._handlers[protocol] = None
@@ -331,19 +328,25 @@ class Node:
             self._watchers.append(service)
         if isinstance(service, Perf):
             self._perf = service
+        if service.protocols:
+            self._identify.changed(self._now)
 
     def dial(self, peer: PeerId | None, addresses: Sequence[Multiaddr], now: float) -> RequestId:
         """Connect to a peer by the addresses given and known.
 
         ``PeerConnected`` or ``DialFailed`` carries the returned number. A dial to a peer that is
         being dialed joins it; a peer that is connected stays connected. Without ``peer``, whoever
-        answers is accepted. Raises ``LimitReached`` when too many peers are being dialed.
+        answers is accepted. Raises ``LimitReached`` for ``max_pending_dials`` and
+        ``max_connections``.
         """
         self._now = now
-        if peer is not None and (known := self._by_peer.get(peer)):
+        if peer is not None and (known := self.connections(peer)):
             request = self.next_id()
-            self.emit(PeerConnected(request, peer, next(iter(known))))
+            self.emit(PeerConnected(request, peer, known[0].id))
             return request
+        limit = self.limits.max_connections
+        if len(self._connections) >= limit:
+            raise LimitReached(f"max_connections: {limit} connections are open; close some")
         own = [_transport_part(address) for address in addresses]
         if peer is not None:
             own += [_transport_part(address) for address in self.peers.addresses(peer, now)]
@@ -356,43 +359,37 @@ class Node:
     def close(self, conn: ConnId, now: float) -> None:
         """Close a connection in order: what was written is delivered first, within 5 s."""
         connection = self._connections.get(conn)
-        if connection is None or connection.draining or connection.error is not None:
+        if connection is None or connection.closing:
             return
         self._now = now
-        if connection.muxer is None:
-            self._fail(connection, StreamReset("closed by us during negotiation"), now)
-            return
-        connection.closing = connection.draining = True
-        for stream in list(connection.app_streams.values()):
-            stream.write_eof()
-        self._draining[conn] = connection
         self._dirty[conn] = connection
-        self.timers.cancel(connection.timer)
-        self._watch_drain(connection, now + self.limits.close_timeout, -1, now)
-        self._check_drained(connection)
+        if connection.announced:
+            self._closing.start(connection, now)
+        else:  # nobody has written anything yet
+            self._closing.abort(connection, now)
 
     def abort(self, conn: ConnId, now: float) -> None:
         """Drop a connection and everything on it at once."""
         connection = self._connections.get(conn)
         if connection is not None:
-            self._abort(connection, now)
+            self._closing.abort(connection, now)
 
     def connections(self, peer: PeerId | None = None) -> list[Connection]:
         """Open connections, oldest first; all of them, or those to one peer."""
         if peer is not None:
-            return [c for c in self._by_peer.get(peer, {}).values() if not c.closing]
-        return [c for c in self._connections.values() if c.announced and not c.closing]
+            return [c for c in self._by_peer.get(peer, {}).values() if c.usable]
+        return [c for c in self._connections.values() if c.announced and c.usable]
 
     def connection(self, peer: PeerId) -> Connection:
         """The oldest open connection to a peer. Raises ``LocalError`` if there is none."""
         for connection in self._by_peer.get(peer, {}).values():
-            if not connection.closing:
+            if connection.usable:
                 return connection
         raise LocalError(f"not connected to {peer}: connect first")
 
     def is_connected(self, peer: PeerId) -> bool:
-        """Whether there is a connection to a peer."""
-        return peer in self._by_peer
+        """Whether a connection to a peer can carry streams."""
+        return bool(self.connections(peer))
 
     def connected_peers(self) -> list[PeerId]:
         """Peers with an open connection, in the order of their first one."""
@@ -447,25 +444,27 @@ class Node:
             self._add_stream(stream_id, connection, stream, protocol)
 
         def on_fail(error: Exception, now: float) -> None:
-            self._opening.pop(stream_id, None)
+            waiting = self._opening.pop(stream_id, None)
+            self.touch(connection)
             opened = self._streams.get(stream_id)
-            if opened is None:
-                self.emit(StreamFailed(stream_id, connection.error or error))
-            else:
+            if opened is not None:
                 opened.fail(connection.error or error, now)
-            self._dirty[connection.id] = connection
+            elif waiting is not None:
+                self.emit(StreamFailed(stream_id, connection.error or error))
 
         self._dirty[connection.id] = connection
         stream = connection.open_stream(protocols, on_open, on_fail, now, optimistic=optimistic)
         if stream_id not in self._streams:
-            self._opening[stream_id] = stream
+            self._opening[stream_id] = (connection, stream)
         return stream_id
 
     def cancel_open(self, stream: StreamId, now: float) -> None:
         """Nobody waits for this stream any more: reset it, whether it opened or not."""
         opening = self._opening.pop(stream, None)
         if opening is not None:
-            opening.reset()
+            connection, unopened = opening
+            unopened.reset()
+            self.touch(connection)
         elif stream in self._streams:
             self.stream_reset(stream, 0, now)
 
@@ -566,6 +565,10 @@ class Node:
         if connection.id in self._connections:
             self._dirty[connection.id] = connection
 
+    def shed(self, now: float) -> None:
+        for stream in shed(self._streams.values(), self.limits.max_unread_total, now):
+            self.touch(stream.connection)
+
     def on_upgraded(self, connection: Connection, now: float) -> None:
         peer = connection.peer
         assert peer is not None and connection.muxer is not None
@@ -580,7 +583,7 @@ class Node:
                 RESOURCE_LIMIT,
             )
         if not connection.initiator:
-            self._pending_inbound -= 1
+            self._admission.upgraded()
         connection.announced = True
         self._by_peer.setdefault(peer, {})[connection.id] = connection
         self.peers.connected(peer)
@@ -611,18 +614,6 @@ class Node:
         connection.app_streams[stream_id] = opened
         assert connection.peer is not None
         self.emit(StreamOpened(stream_id, connection.id, connection.peer, protocol, stream.inbound))
-
-    def _admit(self, remote: Multiaddr | None, now: float) -> bool:
-        """Decide about an accepted transport before any byte of it is looked at."""
-        limits = self.limits
-        if (
-            len(self._connections) >= limits.max_connections
-            or self._inbound >= limits.max_inbound_connections
-            or self._pending_inbound >= limits.max_pending_inbound
-        ):
-            return False
-        source = _rate_group(remote)
-        return source is None or self._arrivals.allow(source, now)
 
     def _upgrade_expired(self, connection: Connection, now: float) -> None:
         if connection.error is None:
@@ -676,35 +667,6 @@ class Node:
             self._dirty[connection.id] = connection
             self._outputs.append(CloseConnection(connection.id, abort=True))
 
-    def _abort(self, connection: Connection, now: float) -> None:
-        if connection.id in self._connections:
-            connection.lost(None, now)
-            self._outputs.append(CloseConnection(connection.id, abort=True))
-
-    def _watch_drain(
-        self, connection: Connection, deadline: float, before: int, now: float
-    ) -> None:
-        """Stop waiting for a peer that takes nothing for a second, or too long in all."""
-        unsent = connection.unsent()
-        if now >= deadline or unsent == before:
-            self._abort(connection, now)
-            return
-        connection.timer = self.timers.call_at(
-            min(now + 1.0, deadline),
-            "close",
-            lambda now: self._watch_drain(connection, deadline, unsent, now),
-        )
-
-    def _check_drained(self, connection: Connection) -> None:
-        if connection.id in self._draining and connection.drained():
-            del self._draining[connection.id]
-            self._finish(connection)
-
-    def _finish(self, connection: Connection) -> None:
-        """Close our direction of the transport."""
-        connection.finished = True
-        self._outputs.append(CloseConnection(connection.id, abort=False))
-
     def _forget(self, connection: Connection, now: float) -> None:
         peer = connection.peer
         assert peer is not None
@@ -712,7 +674,7 @@ class Node:
         del same[connection.id]
         if not same:
             del self._by_peer[peer]
-            self.peers.disconnected(peer)
+            self.peers.disconnected(peer, now)
         for service in self._services:
             service.on_disconnected(connection, now)
 
@@ -723,19 +685,6 @@ def _transport_part(address: Multiaddr) -> Multiaddr:
     if last.name == "p2p" and len(address.components) > 1:
         return address.decapsulate(Multiaddr(f"/p2p/{last.value}")) or address
     return address
-
-
-def _rate_group(remote: Multiaddr | None) -> str | None:
-    """Whom an arrival is counted against: an IPv4 address or an IPv6 /56; None for loopback."""
-    if remote is None:
-        return None
-    text = remote.get("ip4") or remote.get("ip6")
-    if text is None:
-        return None
-    ip = ip_address(text)
-    if ip.is_loopback:
-        return None
-    return text if ip.version == 4 else ip.exploded[:17]
 
 
 __all__ = ["Node"]

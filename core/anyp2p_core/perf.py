@@ -30,7 +30,8 @@ class _Pump:
         self.left = size
         self._stream = stream
 
-    def run(self) -> None:
+    def run(self, now: float) -> None:
+        """Go on; ``on_writable`` of the stream has to call it again."""
         stream = self._stream
         while self.left:
             chunk = CHUNK if self.left >= len(CHUNK) else CHUNK[: self.left]
@@ -38,8 +39,7 @@ class _Pump:
             self.left -= taken
             if taken < len(chunk):
                 return
-        if not stream.eof_sent:
-            stream.write_eof()
+        stream.write_eof()
 
 
 class PerfRun:
@@ -64,12 +64,13 @@ class PerfRun:
         self._stream = connection.open_stream((PROTOCOL,), self._on_open, self.fail, now)
         self._stream.write(download.to_bytes(8, "big"))
         self._pump = _Pump(self._stream, upload)
-        self._pump.run()
+        self._pump.run(now)
 
     def fail(self, error: Exception, now: float) -> None:
         """The run broke off."""
         if self._service.runs.pop(self.request, None) is not None:
             self._stream.reset()
+            self._service.context.touch(self.connection)
             self._service.context.emit(PerfFailed(self.request, error))
 
     def _on_open(self, stream: Stream, protocol: str, now: float) -> None:
@@ -79,7 +80,7 @@ class PerfRun:
         stream.on_writable = self._on_writable
 
     def _on_writable(self, now: float) -> None:
-        self._pump.run()
+        self._pump.run(now)
         self._progress(now)
 
     def _on_data(self, data: bytes, now: float) -> None:
@@ -99,8 +100,12 @@ class PerfRun:
             self._service.context.emit(PerfProgressed(self.request, sent, self._received))
 
     def _on_eof(self, now: float) -> None:
-        if self._received < self._download or self._pump.left:
-            text = f"the peer closed the stream after {self._received} of {self._download} bytes"
+        unsent = self._pump.left + self._stream.unsent
+        if self._received < self._download or unsent:
+            text = (
+                f"the peer closed the stream after it sent {self._received} of {self._download} "
+                f"bytes, with {unsent} of our {self._upload} bytes to go"
+            )
             self.fail(RemoteError(text), now)
             return
         first = now if self._first is None else self._first
@@ -119,15 +124,13 @@ class PerfRun:
 class _Responder:
     """The other side: read the number, drain to the end, send as many bytes."""
 
-    __slots__ = ("_header", "_pump", "_stream")
+    __slots__ = ("_header", "_stream")
 
     def __init__(self, stream: Stream) -> None:
         self._header = b""
-        self._pump: _Pump | None = None
         self._stream = stream
         stream.on_data = self._on_data
         stream.on_eof = self._on_eof
-        stream.on_writable = self._on_writable
 
     def _on_data(self, data: bytes, now: float) -> None:
         if len(self._header) < 8:
@@ -138,12 +141,9 @@ class _Responder:
         if len(self._header) < 8:
             self._stream.reset()
             return
-        self._pump = _Pump(self._stream, int.from_bytes(self._header, "big"))
-        self._pump.run()
-
-    def _on_writable(self, now: float) -> None:
-        if self._pump is not None:
-            self._pump.run()
+        pump = _Pump(self._stream, int.from_bytes(self._header, "big"))
+        self._stream.on_writable = pump.run
+        pump.run(now)
 
 
 class Perf(Service):
@@ -166,7 +166,6 @@ class Perf(Service):
         run = self.runs.get(request)
         if run is not None:
             run.fail(LocalError("the run was cancelled"), now)
-            self.context.touch(run.connection)
 
     def on_stream(self, connection: Connection, stream: Stream, protocol: str, now: float) -> None:
         _Responder(stream)

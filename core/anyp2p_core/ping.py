@@ -12,13 +12,15 @@ Spec: https://github.com/libp2p/specs/blob/master/ping/ping.md
 from collections import deque
 
 from .connection import Connection
-from .errors import RemoteError, TimedOut
+from .errors import LimitReached, LocalError, RemoteError, TimedOut
 from .events import PingFailed, PingSucceeded
 from .service import Service
 from .yamux_stream import Stream
 
 PROTOCOL = "/ipfs/ping/1.0.0"
 SIZE = 32
+MAX_IN_FLIGHT = 256
+"""Our pings on one connection that may wait for an answer."""
 
 
 class Pending:
@@ -47,17 +49,19 @@ class Pinger:
 
     def send(self, request: int, now: float) -> None:
         """Send one ping."""
-        service = self._service
-        context = service.context
+        context = self._service.context
         timer = context.call_at(now + context.limits.ping_timeout, "ping", self._expire)
         payload = context.entropy(SIZE)
         self.pending.append(Pending(request, payload, now, timer))
-        self._stream.write(payload)
+        if self._stream.write(payload) < SIZE:
+            self._stream.reset()
+            self.fail(LocalError("max_unsent is too small for a ping"), now)
 
     def fail(self, error: Exception, now: float) -> None:
         """Every ping under way failed; the next one opens a new stream."""
         service, connection = self._service, self.connection
         context = service.context
+        context.touch(connection)
         if service.pingers.get(connection.id) is self:
             del service.pingers[connection.id]
         while self.pending:
@@ -75,20 +79,18 @@ class Pinger:
         self._stream.credit(len(data), now)
         pending = self.pending
         received = self._received + data if self._received else data
-        while pending and len(received) >= SIZE:
-            ping = pending[0]
-            if received[:SIZE] != ping.payload:
-                break
-            pending.popleft()
-            received = received[SIZE:]
+        pos = 0
+        while pending and received.startswith(pending[0].payload, pos):
+            ping = pending.popleft()
+            pos += SIZE
             context = self._service.context
             context.cancel(ping.timer)
             connection = self.connection
             assert connection.peer is not None
             rtt = now - ping.sent_at
             context.emit(PingSucceeded(ping.request, connection.id, connection.peer, rtt))
-        self._received = received
-        if received and (not pending or not pending[0].payload.startswith(received[:SIZE])):
+        rest = self._received = received[pos : pos + SIZE]
+        if rest and not (pending and pending[0].payload.startswith(rest)):
             self._stream.reset()
             self.fail(RemoteError("the peer's echo differs from the ping that was sent"), now)
 
@@ -105,20 +107,20 @@ class Pinger:
     def _expire(self, now: float) -> None:
         limit = self._service.context.limits.ping_timeout
         self._stream.reset()
-        self._service.context.touch(self.connection)
         self.fail(TimedOut(f"no answer to a ping within {limit:g} s"), now)
 
 
 class Ponger:
-    """A ping stream that the peer opened."""
+    """A ping stream that the peer opened; it counts until its answers were taken."""
 
-    __slots__ = ("_pending", "_service", "_stream", "_conn")
+    __slots__ = ("_conn", "_held", "_pending", "_service", "_stream")
 
     def __init__(self, service: "Ping", conn: int, stream: Stream) -> None:
+        self._conn = conn
+        self._held = True
+        self._pending = b""
         self._service = service
         self._stream = stream
-        self._conn = conn
-        self._pending = b""
         stream.on_data = self._on_data
         stream.on_eof = self._on_eof
         stream.on_reset = self._on_reset
@@ -130,18 +132,26 @@ class Ponger:
         whole = len(pending) // SIZE * SIZE
         if whole:
             if stream.write(pending[:whole]) < whole:  # it sends pings and reads no answers
-                self._service.released(self._conn)
+                self._release(now)
                 stream.reset()
                 return
             pending = pending[whole:]
         self._pending = pending
 
     def _on_eof(self, now: float) -> None:
-        self._service.released(self._conn)
+        if self._stream.unsent:
+            self._stream.on_drained = self._release
+        else:
+            self._release(now)
         self._stream.write_eof()
 
     def _on_reset(self, code: int, now: float) -> None:
-        self._service.released(self._conn)
+        self._release(now)
+
+    def _release(self, now: float) -> None:
+        if self._held:
+            self._held = False
+            self._service.released(self._conn)
 
 
 class Ping(Service):
@@ -154,10 +164,15 @@ class Ping(Service):
         self._serving: dict[int, int] = {}
 
     def ping(self, connection: Connection, now: float) -> int:
-        """Send one ping; ``PingSucceeded`` or ``PingFailed`` carries the returned number."""
+        """Send one ping; ``PingSucceeded`` or ``PingFailed`` carries the returned number.
+
+        Raises LimitReached when ``MAX_IN_FLIGHT`` pings wait for their answer.
+        """
         pinger = self.pingers.get(connection.id)
         if pinger is None:
             pinger = self.pingers[connection.id] = Pinger(self, connection, now)
+        elif len(pinger.pending) >= MAX_IN_FLIGHT:
+            raise LimitReached(f"{MAX_IN_FLIGHT} pings wait for their answer already; wait too")
         request = self.context.next_id()
         pinger.send(request, now)
         return request
@@ -172,9 +187,6 @@ class Ping(Service):
 
     def on_disconnected(self, connection: Connection, now: float) -> None:
         self._serving.pop(connection.id, None)
-        pinger = self.pingers.get(connection.id)
-        if pinger is not None and connection.error is not None:
-            pinger.fail(connection.error, now)
 
     def released(self, conn: int) -> None:
         """A stream that the peer opened is gone."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from . import varint
 from .crypto import Crypto
-from .errors import HandshakeError, PeerIdMismatch, RemoteError
+from .errors import DecodeError, HandshakeError, PeerIdMismatch
 from .keys import PrivateKey, PublicKey
 from .peer_id import PeerId
 from .protobuf import BYTES, Field, Schema
@@ -69,21 +69,18 @@ class Plaintext:
         if self._open:
             self.on_data(data, now)
             return
-        self._buffer += data
-        head = varint.peek(self._buffer, 0, MAX_EXCHANGE)
-        if head is None:
-            return
-        size, start = head
-        if len(self._buffer) < start + size:
-            return
+        buffer = self._buffer
+        buffer += data
         try:
-            self._check(EXCHANGE.decode(bytes(self._buffer[start : start + size])))
-        except HandshakeError:
-            raise
-        except RemoteError as error:
+            head = varint.peek(buffer, 0, MAX_EXCHANGE)
+            if head is None or len(buffer) < sum(head):
+                return
+            size, start = head
+            self._check(EXCHANGE.decode(buffer[start : start + size]))
+        except DecodeError as error:
             raise HandshakeError(f"the plaintext exchange is malformed: {error}") from None
-        rest = bytes(self._buffer[start + size :])
-        self._buffer.clear()
+        rest = bytes(buffer[start + size :])
+        buffer.clear()
         self._open = True
         self.on_open()
         if rest:

@@ -30,7 +30,7 @@ class RateLimiter:
         tokens, at = buckets.pop(source, (self._burst, now))
         tokens = min(self._burst, tokens + (now - at) * self._rate)
         allowed = tokens >= 1.0
-        if len(buckets) >= self._size:
-            del buckets[next(iter(buckets))]
         buckets[source] = (tokens - 1.0 if allowed else tokens, now)
+        if len(buckets) > self._size:
+            del buckets[next(iter(buckets))]
         return allowed

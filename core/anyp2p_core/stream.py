@@ -3,13 +3,16 @@
     reading   OPEN --FIN--> bytes that are left, then b"" for ever
     writing   OPEN --write_eof--> closed
     either    --reset by a side, or connection lost--> error, after the bytes that are left
+    close, reset by us: no event follows
 
 Bytes that the application has not read are not credited to the peer, so a slow reader stops its
 sender by the stream's window.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from .errors import LocalError, StreamReset
@@ -25,6 +28,8 @@ COALESCE = 4096
 RESOURCE_LIMIT = 0x1002
 """Stream reset code of go peers for a resource limit."""
 
+_unread = attrgetter("unread")
+
 
 class AppStream:
     """A stream that the application reads and writes.
@@ -35,7 +40,7 @@ class AppStream:
 
     __slots__ = (
         "id", "connection", "protocol", "inbound", "error", "unread",
-        "_chunks", "_offset", "_eof", "_emit", "_stream", "_want_drained",
+        "_chunks", "_offset", "_eof", "_emit", "_late", "_stream",
     )  # fmt: skip
 
     def __init__(
@@ -57,8 +62,8 @@ class AppStream:
         self._offset = 0
         self._eof = False
         self._emit = emit
+        self._late: Callable[[], object] | None = None  # what to do about data after close
         self._stream = stream
-        self._want_drained = False
         stream.on_data = self._on_data
         stream.on_eof = self._on_eof
         stream.on_reset = self._on_reset
@@ -118,23 +123,19 @@ class AppStream:
             raise self.error.with_traceback(None)
         return self._stream.writable()
 
-    def close(self, now: float, *, discard: bool = True) -> None:
+    def close(self, now: float, *, discard: bool) -> None:
         """Close both directions: what was written is delivered.
 
         What still arrives is dropped, or without ``discard`` answered with a reset, as TCP does.
         """
+        stream = self._stream
         if self.error is None:
             self.write_eof()
-            if discard:
-                self._stream.stop_reading()
-            else:
-                self._stream.on_data = self._refuse
-                if self._chunks:
-                    self._stream.reset()
+            self._late = stream.stop_reading if discard else stream.reset
+            if self._chunks and not discard:
+                stream.reset()
         self._drop(now)
-
-    def _refuse(self, data: bytes, now: float) -> None:
-        self._stream.reset()
+        self._emit = _ignore
 
     def reset(self, code: int, now: float) -> None:
         """Abort both directions at once; reads and writes fail from now on."""
@@ -142,6 +143,7 @@ class AppStream:
             self._stream.reset(code)
             self.error = StreamReset(f"stream {self.protocol} was reset by us", code)
         self._drop(now)
+        self._emit = _ignore
 
     def fail(self, error: Exception, now: float) -> None:
         """The stream broke for the reason given."""
@@ -149,16 +151,14 @@ class AppStream:
             self.error = error
             self._wake()
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more can come: end of stream or error, and all bytes read."""
-        return not self._chunks and (self._eof or self.error is not None)
-
     # Callbacks of the muxer's stream.
 
     def _on_data(self, data: bytes, now: float) -> None:
         chunks = self._chunks
         if not chunks:
+            if self._late is not None:
+                self._late()
+                return
             self._emit(StreamReadable(self.id))
             chunks.append(data)
         elif len(data) >= COALESCE:
@@ -205,7 +205,9 @@ class AppStream:
             "than the limits max_unread and max_unread_total allow; read faster or raise them"
         )
         self._drop(now)
-        self.fail(StreamReset(text, RESOURCE_LIMIT), now)
+        self._eof = False  # it is not the end of what was sent
+        self.error = StreamReset(text, RESOURCE_LIMIT)
+        self._wake()
 
     def _wake(self) -> None:
         self._emit(StreamReadable(self.id))
@@ -215,10 +217,41 @@ class AppStream:
     def _drop(self, now: float) -> None:
         """Forget unread bytes."""
         self._chunks.clear()
-        self._offset = 0
         if self.unread:
             size, self.unread = self.unread, 0
             self.connection.on_read(self._stream, size, now)
+
+
+def shed(streams: Iterable[AppStream], limit: int, now: float) -> list[AppStream]:
+    """Reset streams until an eighth of ``limit`` is free again: those with most unread bytes.
+
+    Whose connection holds most comes first, so that a peer that fills us pays for it itself. An
+    eighth, so that the search does not happen for each frame that arrives.
+    """
+    by_connection: dict[int, list[AppStream]] = {}
+    for stream in streams:
+        by_connection.setdefault(stream.connection.id, []).append(stream)
+    queue = []
+    total = 0
+    for conn, found in by_connection.items():
+        found.sort(key=_unread)
+        held = sum(map(_unread, found))
+        total += held
+        queue.append((-held, conn))
+    heapify(queue)
+    victims: list[AppStream] = []
+    while total > limit - limit // 8:
+        held, conn = heappop(queue)
+        stream = by_connection[conn].pop()
+        victims.append(stream)
+        total -= stream.unread
+        heappush(queue, (held + stream.unread, conn))
+        stream.overflow(now)
+    return victims
+
+
+def _ignore(event: Event) -> None:
+    """Nobody holds the stream any more."""
 
 
 def require_bytes(data: object) -> None:

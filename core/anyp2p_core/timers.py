@@ -61,12 +61,15 @@ class Timers:
         return heap[0][0] if heap else None
 
     def run(self, now: float) -> None:
-        """Call everything that is due. Deadlines made meanwhile run only if due as well."""
-        heap, live = self._heap, self._live
+        """Call what is due. Deadlines made meanwhile wait for the next run, with what follows them.
+
+        So a deadline that is always due again keeps nobody busy for ever.
+        """
+        live = self._live
         last = self._next
         while (when := self.next_timeout()) is not None and when <= now:
             heap = self._heap
-            if heap[0][1] > last:  # made by a callback of this run: leave it to the next one
+            if heap[0][1] > last:  # made by a callback of this run
                 return
             _, callback = live.pop(heappop(heap)[1])
             callback(now)

@@ -329,9 +329,8 @@ class Yamux:
             stream.unread += size
             self.unread += size
             if self.unread > self._max_unread:
-                self._shed(now)
-            if self._target is not None:
-                stream.on_data(data[pos:end], now)
+                self._shed(now)  # perhaps this one: then nobody listens any more
+            stream.on_data(data[pos:end], now)
         if self._fin and not self._remaining and self._target is not None:
             self._on_fin(self._target, now)
         return end

@@ -325,9 +325,10 @@ class Stream:
         return cast("bytes", view) if type(view.obj) is bytes else bytes(view)
 
     def _join_loose(self) -> None:
-        """Join the writes that came since the last time, but never the first chunk."""
+        """Join the writes that came since the last time, as far as they are not sent."""
         chunks = self._chunks
-        tail = [chunks.pop() for _ in range(min(self._loose, len(chunks) - 1))]
+        # The first may be among them: what was sent of it is then the start of the join, too.
+        tail = [chunks.pop() for _ in range(min(self._loose, len(chunks)))]
         tail.reverse()
         chunks.append(b"".join(tail))
         self._loose = 0

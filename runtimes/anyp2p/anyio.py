@@ -11,98 +11,27 @@ the body of the ``async with`` block goes on.
 
 import math
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
 from anyp2p_core.errors import LocalError
-from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.peer_id import PeerId
 
 from .extras import require
 from .socket_host import SocketHost
 from .sockets import AddressInfo
 from .stream import Event
-from .stream import Stream as BaseStream
 
 require("anyio", "anyio")
 
 import anyio  # noqa: E402
 import anyio.abc  # noqa: E402
 
+from .anyio_stream import Stream, StreamAttribute  # noqa: E402
+
 __all__ = ["Host", "Stream", "StreamAttribute"]
-
-
-class StreamAttribute(anyio.TypedAttributeSet):
-    """What ``stream.extra`` knows. Addresses are missing where the transport has none."""
-
-    peer_id: PeerId = anyio.typed_attribute()
-    protocol: str = anyio.typed_attribute()
-    local_address: Multiaddr = anyio.typed_attribute()
-    remote_address: Multiaddr = anyio.typed_attribute()
-
-
-class Stream(BaseStream, anyio.abc.ByteStream):
-    """A stream with anyio's own interface beside ``read`` and ``write``."""
-
-    __slots__ = ("_attributes",)
-
-    def __init__(
-        self, host: "Host", stream: int, peer: PeerId, protocol: str, inbound: bool
-    ) -> None:
-        super().__init__(host, stream, peer, protocol, inbound)
-        connection = host.node.stream(stream).connection
-        values = {
-            StreamAttribute.peer_id: peer,
-            StreamAttribute.protocol: protocol,
-            StreamAttribute.local_address: connection.local,
-            StreamAttribute.remote_address: connection.remote,
-        }
-        self._attributes = {key: value for key, value in values.items() if value is not None}
-
-    @property
-    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
-        return {key: lambda value=value: value for key, value in self._attributes.items()}
-
-    async def receive(self, max_bytes: int = 65536) -> bytes:
-        """Up to ``max_bytes`` bytes. Raises ``anyio.EndOfStream`` at the end."""
-        with self._anyio_errors(self.readable, "receiving from"):
-            await anyio.lowlevel.checkpoint()
-            data = await self.read(max_bytes)
-        if not data:
-            raise anyio.EndOfStream
-        return data
-
-    async def send(self, item: bytes) -> None:
-        """Send all of ``item``; if cancelled, a prefix of it."""
-        with self._anyio_errors(self.writable, "sending to"):
-            await anyio.lowlevel.checkpoint()
-            await self.write(item)
-
-    async def send_eof(self) -> None:
-        """Close our direction."""
-        with self._anyio_errors(self.writable, "sending to"):
-            await anyio.lowlevel.checkpoint()
-            await self.close_write()
-
-    async def aclose(self) -> None:
-        """Close both directions; a peer that goes on sending is told with a reset."""
-        self.abandon(graceful=True, discard=False)
-        await anyio.lowlevel.checkpoint()
-
-    @contextmanager
-    def _anyio_errors(self, busy: Event | None, doing: str) -> Iterator[None]:
-        if busy is not None:
-            raise anyio.BusyResourceError(doing)
-        if self.closed:
-            raise anyio.ClosedResourceError
-        try:
-            yield
-        except LocalError:
-            raise anyio.ClosedResourceError from None
-        except ConnectionError as error:
-            raise anyio.BrokenResourceError(str(error)) from error
 
 
 class Host(SocketHost[Stream]):
@@ -112,7 +41,7 @@ class Host(SocketHost[Stream]):
     _tasks: anyio.abc.TaskGroup | None = None
 
     def now(self) -> float:
-        return anyio.current_time()
+        return self._clock()
 
     def make_event(self) -> Event:
         return anyio.Event()
@@ -142,6 +71,9 @@ class Host(SocketHost[Stream]):
         if self._outer is None:
             raise LocalError("on anyio a host is used with `async with Host() as host`")
         self._prepare()
+        # On asyncio both clocks are the same, but uvloop's counts in milliseconds.
+        same = abs(anyio.current_time() - monotonic()) < 1.0
+        self._clock = monotonic if same else anyio.current_time
         self._due = math.inf
         self._timer = anyio.CancelScope()
         self._wanted = anyio.Event()
@@ -182,7 +114,7 @@ class Host(SocketHost[Stream]):
             with self._timer:
                 if self._due == math.inf:  # which not every loop takes for a time
                     await anyio.sleep_forever()
-                await anyio.sleep_until(self._due)
+                await anyio.sleep(max(0.0, self._due - self._clock()))
                 self._due = math.inf
                 self.on_timer()
             self._timer = anyio.CancelScope()

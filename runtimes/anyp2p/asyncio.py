@@ -9,23 +9,24 @@ async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.peer_id import PeerId
 
+from .asyncio_link import AsyncioLink
 from .host import BaseHost
 from .sockets import (
     ACCEPT_PAUSE,
     BUFFER,
     AddressInfo,
     bound_addresses,
+    connect_error,
     listen_error,
     numeric,
     open_listeners,
-    tcp_multiaddr,
     tcp_target,
 )
 from .stream import Event, Stream
@@ -46,11 +47,11 @@ class Host(BaseHost[Stream]):
 
     async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._transports: dict[int, asyncio.Transport] = {}
+        self._links: dict[int, AsyncioLink] = {}
         self._dialing: dict[int, asyncio.Task[None]] = {}
-        self._listeners: list[socket.socket] = []
-        self._accepting: list[asyncio.Task[None]] = []
+        self._listeners: dict[socket.socket, asyncio.Task[None]] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._adopting: dict[asyncio.Task[None], None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
         # Shared by all connections of this host: data is copied out before anything else runs.
@@ -59,14 +60,18 @@ class Host(BaseHost[Stream]):
     async def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for transport in self._transports.values():
-            transport.abort()
+        for link in self._links.values():
+            link.close(abort=True)
         current = asyncio.current_task()
         tasks = [task for task in self._tasks if task is not current]
+        # uvloop forgets a transport whose maker is cancelled after the transport was made.
+        made = [self._dialing[conn] for conn in self._links if conn in self._dialing]
         for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        while self._transports:
+            if task not in self._adopting and task not in made:
+                task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        while self._links:
             await asyncio.sleep(0)
 
     def _set_timer(self, when: float) -> None:
@@ -98,51 +103,47 @@ class Host(BaseHost[Stream]):
     async def _connect(self, conn: int, address: Multiaddr) -> None:
         try:
             host, port, family = tcp_target(address)
-            await self._loop.create_connection(lambda: _Link(self, conn), host, port, family=family)
+            await self._loop.create_connection(
+                lambda: AsyncioLink(self, conn), host, port, family=family
+            )
         except Exception as error:  # whatever it is, this dial failed and nothing else
-            self.on_dial_failed(conn, error)
+            code = getattr(error, "errno", None) or 0
+            self.on_dial_failed(conn, connect_error(code) if code > 0 else error)
         finally:
             del self._dialing[conn]
 
     def _send(self, conn: int, data: bytes) -> None:
-        self._transports[conn].write(data)
+        self._links[conn].transport.write(data)
 
     def _close_transport(self, conn: int, abort: bool) -> None:
-        transport = self._transports.get(conn)
-        if transport is None:
-            if conn in self._dialing:
-                self._dialing[conn].cancel()
-        elif abort:
-            transport.abort()
-        elif not transport.is_closing():
-            transport.write_eof()
+        if conn in self._links:
+            self._links[conn].close(abort)
+        elif conn in self._dialing:
+            self._dialing[conn].cancel()
 
     def _pause_reading(self, conn: int) -> None:
-        if not self._transports[conn].is_closing():  # which uvloop takes for an error
-            self._transports[conn].pause_reading()
+        self._links[conn].pause(True)
 
     def _resume_reading(self, conn: int) -> None:
-        if not self._transports[conn].is_closing():
-            self._transports[conn].resume_reading()
+        self._links[conn].pause(False)
 
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:
         host, port, family = tcp_target(address)
         try:
-            found = cast(list[AddressInfo], numeric(address)) or await self._loop.getaddrinfo(
-                host, port, family=family, type=socket.SOCK_STREAM
-            )
-        except (OSError, UnicodeError) as error:
+            found: Sequence[AddressInfo] = numeric(address)
+            if not found:
+                kind = socket.SOCK_STREAM
+                found = await self._loop.getaddrinfo(host, port, family=family, type=kind)
+        except OSError as error:
             raise listen_error(address, error) from None
         self._check_usable()
         sockets = open_listeners(address, found)
-        self._listeners += sockets
-        self._accepting += [self._start_task(self._accept(sock)) for sock in sockets]
+        self._listeners |= {sock: self._start_task(self._accept(sock)) for sock in sockets}
         return bound_addresses(sockets)
 
     def _stop_listening(self) -> None:
-        for task in self._accepting:
+        for sock, task in self._listeners.items():
             task.cancel()
-        for sock in self._listeners:
             self._loop.remove_reader(sock)
             sock.close()
 
@@ -155,14 +156,14 @@ class Host(BaseHost[Stream]):
                 log.warning("cannot accept a connection: %s; trying again", error)
                 await asyncio.sleep(ACCEPT_PAUSE)
             else:
-                self._start_task(self._adopt(sock)).add_done_callback(
-                    lambda task, sock=sock: sock.close() if task.cancelled() else None
-                )
+                task = self._start_task(self._adopt(sock))
+                self._adopting[task] = None
+                task.add_done_callback(self._adopting.pop)
                 await asyncio.sleep(0)  # it returns at once as long as others are waiting
 
     async def _adopt(self, sock: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: _Link(self, None), sock)
+            await self._loop.connect_accepted_socket(lambda: AsyncioLink(self, None), sock)
         except OSError:
             sock.close()  # it was gone before it was looked at
 
@@ -192,47 +193,3 @@ class _Event:
             waiter = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
-
-
-class _Link(asyncio.BufferedProtocol):
-    """One TCP connection."""
-
-    def __init__(self, host: Host, conn: int | None) -> None:
-        self._host = host
-        self._conn = conn
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        host = self._host
-        conn = self._conn = host.on_connected(
-            self._conn,
-            tcp_multiaddr(transport.get_extra_info("sockname")),
-            tcp_multiaddr(transport.get_extra_info("peername")),
-        )
-        # A cast, not an assertion: uvloop's transports do not subclass asyncio's.
-        host._transports[conn] = cast(asyncio.Transport, transport)
-        host.flush()
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._host._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        host = self._host
-        assert self._conn is not None
-        host.on_data(self._conn, bytes(host._buffer[:nbytes]))
-
-    def eof_received(self) -> None:
-        assert self._conn is not None
-        self._host.on_eof(self._conn)
-
-    def pause_writing(self) -> None:
-        assert self._conn is not None
-        self._host.on_blocked(self._conn, True)
-
-    def resume_writing(self) -> None:
-        assert self._conn is not None
-        self._host.on_blocked(self._conn, False)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        assert self._conn is not None
-        del self._host._transports[self._conn]
-        self._host.on_disconnected(self._conn, error)

@@ -45,7 +45,8 @@ class Host:
     def handle(self, protocol: str) -> Callable[[Handler], Handler]:
         """Decorator: run the function in a greenlet with each stream of ``protocol``.
 
-        When it returns the stream is closed; when it raises the stream is reset and the error logged.
+        When it returns the stream is closed; when it raises the stream is reset and the error is
+        logged.
         """
 
         def register(handler: Handler) -> Handler:
@@ -97,7 +98,7 @@ class Host:
         download: int,
         progress: Callable[[int, int], object] | None = None,
     ) -> PerfResult:
-        """Move bytes both ways and measure; ``progress(uploaded, downloaded)`` is called meanwhile."""
+        """Move bytes both ways and measure, calling ``progress(uploaded, downloaded)``."""
         return finish(self._loop.perf(peer, upload, download, progress))
 
     def start(self) -> None:
@@ -105,7 +106,7 @@ class Host:
         finish(self._loop.start())
 
     def close(self) -> None:
-        """Close in order: what was written is delivered, for at most 5 s. Harmless when repeated."""
+        """Close in order: what was written is delivered, within 5 s. Harmless when repeated."""
         finish(self._loop.close())
 
     def __enter__(self) -> Self:

@@ -39,11 +39,13 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
 class BlockingEvent:
     """An event whose ``wait`` blocks the greenlet."""
 
-    __slots__ = ("_event", "set")
+    __slots__ = ("_event",)
 
     def __init__(self) -> None:
         self._event = gevent.event.Event()
-        self.set: Callable[[], object] = self._event.set
+
+    def set(self) -> None:
+        self._event.set()
 
     async def wait(self) -> None:
         self._event.wait()
@@ -110,7 +112,8 @@ class Loop(SocketHost[Stream]):
         gevent.socket.wait_write(sock.fileno())
 
     async def _look_up(self, host: str, port: int, family: int) -> Sequence[AddressInfo]:
-        found: list[AddressInfo] = gevent.socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+        found: Sequence[AddressInfo]
+        found = gevent.socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
         return found
 
     def _make_stream(self, stream: int, peer: PeerId, protocol: str, inbound: bool) -> Stream:

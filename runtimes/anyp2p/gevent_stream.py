@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Self
 
-from .gevent_loop import finish, gevent
+import gevent
+
+from .gevent_loop import finish
 from .stream import Stream as BaseStream
 
 
@@ -62,7 +64,7 @@ class Stream:
 
     def close(self) -> None:
         """Close both directions; what was sent is delivered. Harmless when repeated."""
-        self._stream.abandon(graceful=True)
+        finish(self._stream.close())
 
     def reset(self, code: int = 0) -> None:
         """Abort both directions at once."""

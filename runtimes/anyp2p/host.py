@@ -1,12 +1,12 @@
 """The awaitable API, written once for every event loop.
 
 A runtime subclasses ``BaseHost``, implements its abstract methods, and calls ``on_connected``,
-``on_data`` and the other ``on_`` methods when something happened. It moves bytes and tells the time;
-everything else is the node's.
+``on_data`` and the other ``on_`` methods when something happened. It moves bytes and tells the
+time; everything else is the node's.
 
 Every awaitable below is "ask the node; if there is nothing, wait; ask again", and
-``make_event().wait()`` is the only thing that ever suspends. So the same coroutines run on any loop,
-a cancelled read has lost nothing, and a cancelled write has written a prefix.
+``make_event().wait()`` is the only thing that ever suspends. So the same coroutines run on any
+loop, a cancelled read has lost nothing, and a cancelled write has written a prefix.
 """
 
 import inspect
@@ -187,7 +187,7 @@ class BaseHost(ABC, Generic[S]):
 
     @abstractmethod
     async def _start(self) -> None:
-        """Get ready to run; called once, inside the loop."""
+        """Get ready to run; called once, inside the loop. If it raises, nothing is left behind."""
 
     @abstractmethod
     async def _stop(self) -> None:
@@ -213,7 +213,7 @@ class BaseHost(ABC, Generic[S]):
         limits: Limits | None,
         services: Sequence[Service],
     ) -> Node:
-        """A node on real cryptography and the system's randomness; there is no way to inject other."""
+        """A node on real cryptography and the system's randomness; nothing else can be injected."""
         from .providers.crypto import Cryptography
         from .providers.entropy import OsChoice, OsEntropy
 
@@ -281,13 +281,13 @@ class BaseHost(ABC, Generic[S]):
         try:
             self.node.handle_timeout(self.now())
         except Exception as error:
-            self._internal_error(None, error)
+            self._internal_error(0, error)
         self.flush()
 
     def flush(self) -> None:
         """Carry out everything that the node wants, until it wants nothing; then arm the timer.
 
-        What goes wrong here is a fault of ours or of the runtime: it is logged, and the rest goes on.
+        What goes wrong here is a fault of ours or of the runtime: it is logged, the rest goes on.
         """
         if self._flushing or self._forked():
             return  # the outer call goes on until nothing is left
@@ -312,7 +312,7 @@ class BaseHost(ABC, Generic[S]):
                         try:
                             found(item)
                         except Exception as error:
-                            self._internal_error(getattr(item, "conn", None), error)
+                            self._internal_error(getattr(item, "conn", 0), error)
                 if not (ready or outputs):
                     break
         finally:
@@ -344,10 +344,16 @@ class BaseHost(ABC, Generic[S]):
         """Peers that are connected, in the order of their first connection."""
         return self.node.connected_peers()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is over."""
+        return self._state == "closed"
+
     def handle(self, protocol: str) -> Callable[[Handler[S]], Handler[S]]:
         """Decorator: call the function with each stream that a peer opens with ``protocol``.
 
-        When it returns the stream is closed; when it raises the stream is reset and the error logged.
+        When it returns the stream is closed; when it raises the stream is reset and the error is
+        logged.
         """
 
         def register(handler: Handler[S]) -> Handler[S]:
@@ -451,7 +457,7 @@ class BaseHost(ABC, Generic[S]):
         download: int,
         progress: Callable[[int, int], object] | None = None,
     ) -> PerfResult:
-        """Move bytes both ways and measure; ``progress(uploaded, downloaded)`` is called meanwhile."""
+        """Move bytes both ways and measure, calling ``progress(uploaded, downloaded)``."""
         connected = await self._connected(peer)
         request = self.node.perf(connected, upload, download, self.now())
         if progress is not None:
@@ -473,6 +479,10 @@ class BaseHost(ABC, Generic[S]):
         self._state = "running"
         try:
             await self._start()
+        except BaseException:
+            self._state = "closed"
+            raise
+        try:
             self.node.epoch = self._wall() - self.now()
             for address in self._listen_on:
                 await self.listen(address)
@@ -481,7 +491,7 @@ class BaseHost(ABC, Generic[S]):
             raise
 
     async def close(self) -> None:
-        """Close in order: what was written is delivered, for at most 5 s. Harmless when repeated.
+        """Close in order: what was written is delivered, within 5 s. Harmless when repeated.
 
         Whoever still waits for something gets an error. When cancelled, it closes without order.
         """
@@ -618,8 +628,8 @@ class BaseHost(ABC, Generic[S]):
     def _on_drained(self, event: StreamDrained) -> None:
         stream = self._streams.get(event.stream)
         if stream is not None and stream.drained is not None:
-            event, stream.drained = stream.drained, None
-            event.set()
+            stream.drained.set()
+            stream.drained = None
 
     def _on_perf_progress(self, event: PerfProgressed) -> None:
         progress = self._progress.get(event.request)
@@ -629,14 +639,17 @@ class BaseHost(ABC, Generic[S]):
             except Exception as error:
                 self._reject(event.request, error)
 
-    def _internal_error(self, conn: int | None, error: Exception) -> None:
-        """A fault of ours, or of a service: only the connection where it was met pays for it."""
+    def _internal_error(self, conn: int, error: Exception) -> None:
+        """A fault of ours, or of a service: only the connection where it was met pays for it.
+
+        ``conn`` is 0 when it was met elsewhere.
+        """
         self.internal_errors += 1
-        if conn is None:
-            log.error("internal error", exc_info=error)
-        else:
+        if conn:
             log.error("internal error on connection %d: it is dropped", conn, exc_info=error)
             self.node.abort(conn, self.now())
+        else:
+            log.error("internal error", exc_info=error)
 
     internal_errors = 0
     """How often something was given up because of a fault of ours. Report it, please."""
@@ -686,10 +699,7 @@ def _peer_and_addresses(
     """Split what a person may pass for a peer: an id, or one or more addresses."""
     addresses = [_multiaddr(address) for address in more]
     if isinstance(target, str):
-        if target.startswith("/"):
-            target = Multiaddr(target)
-        else:
-            target = PeerId.parse(target)
+        target = Multiaddr(target) if target.startswith("/") else PeerId.parse(target)
     peer: PeerId | None = None
     if isinstance(target, PeerId):
         peer = target
@@ -703,5 +713,5 @@ def _peer_and_addresses(
         if peer is not None and named != peer:
             raise LocalError(f"the addresses name two peers, {peer} and {named}")
         peer = named
-    addresses = [a for a in addresses if len(a.components) > 1 or a.components[0].name != "p2p"]
+    addresses = [a for a in addresses if [part.name for part in a.components] != ["p2p"]]
     return peer, addresses

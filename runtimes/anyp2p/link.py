@@ -1,14 +1,15 @@
 """One socket of a ``SocketHost``, and the tasks that use it.
 
-Closing never pulls a socket away from a task that waits for it: the event loop would forget the task,
-or hand it the next socket with the same number. ``abort`` wakes whoever waits, and the last one out
-closes.
+Closing never pulls a socket away from a task that waits for it: the event loop would forget the
+task, or hand it the next socket with the same number. ``abort`` wakes whoever waits, and the last
+one out closes.
 
     reader  --------------- ends: abort() --release
     writer      ---- while the socket is full --release -> users == 0: closed
 """
 
 import socket
+from contextlib import suppress
 
 from .stream import Event
 
@@ -17,7 +18,8 @@ class Link:
     """``users`` counts the tasks that may wait for the socket."""
 
     __slots__ = (
-        "aborted", "draining", "error", "half_close", "paused", "pending", "resumed", "sock", "users",
+        "aborted", "draining", "error", "half_close", "paused", "pending", "resumed", "sock",
+        "users",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -78,7 +80,6 @@ class Link:
         return not self.users
 
     def _shut_down(self, how: int) -> None:
-        try:
+        # Not connected any more? Whoever waits for it learns that by itself.
+        with suppress(OSError):
             self.sock.shutdown(how)
-        except OSError:
-            pass  # not connected any more: whoever waits for it learns that by itself

@@ -1,11 +1,11 @@
 """Sockets for every loop that can wait until one is readable or writable.
 
-trio, anyio and gevent share this file: a task per connection reads, writing happens at once and takes
-a task only while the socket is full. A runtime adds ``_wait_readable``, ``_wait_writable`` and
-``_look_up`` to what ``BaseHost`` asks for.
+trio, anyio and gevent share this file: a task per connection reads, writing happens at once and
+takes a task only while the socket is full. A runtime adds ``_wait_readable``, ``_wait_writable``
+and ``_look_up`` to what ``BaseHost`` asks for.
 
     _dial   -> _connect -> _serve_link: on_connected, _read until the end, on_disconnected
-    _accept ------------/
+    Acceptor -----------/
     _send   -> all taken
             -> socket full: blocked -> _drain waits and goes on -> unblocked
 """
@@ -18,15 +18,14 @@ from typing import Any
 
 from anyp2p_core.multiaddr import Multiaddr
 
+from .acceptor import Acceptor
 from .host import BaseHost, S
 from .link import Link
 from .sockets import (
-    ACCEPT_PAUSE,
     BLOCKED,
     BUFFER,
     IN_PROGRESS,
     AddressInfo,
-    bound_addresses,
     connect_error,
     listen_error,
     numeric,
@@ -37,8 +36,8 @@ from .sockets import (
 
 log = logging.getLogger("anyp2p")
 
-TURNS = 4
-"""Receives in a row from one socket, or accepts, before other tasks get their turn."""
+TURNS = 2
+"""Receives in a row from one socket before other tasks get their turn; more pile up in memory."""
 MAX_RESOLVED = 8
 """Addresses of one name that are tried."""
 
@@ -62,7 +61,7 @@ class SocketHost(BaseHost[S]):
         """Call it from ``_start``."""
         self._links: dict[int, Link] = {}
         self._dialing: dict[int, Link | None] = {}
-        self._listeners: list[Link] = []
+        self._acceptor = Acceptor(self)
         self._sockets: dict[Link, None] = {}
         # Shared by all connections of this host: data is copied out before anything else runs.
         self._buffer = memoryview(bytearray(BUFFER))
@@ -112,42 +111,15 @@ class SocketHost(BaseHost[S]):
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:
         try:
             found = await self._resolve_address(address)
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
             raise listen_error(address, error) from None
         self._check_usable()
-        links = [self._new_link(sock) for sock in open_listeners(address, found)]
-        self._listeners += links
-        for link in links:
-            self._spawn(self._accept, link)
-        return bound_addresses(link.sock for link in links)
+        return self._acceptor.open(open_listeners(address, found))
 
     def _stop_listening(self) -> None:
-        for link in self._listeners:
-            link.abort()
-        self._listeners.clear()
+        self._acceptor.stop()
 
     # Tasks.
-
-    async def _accept(self, listener: Link) -> None:
-        turns = 0
-        try:
-            while not listener.aborted:
-                try:
-                    sock, _ = listener.sock.accept()
-                except BLOCKED:
-                    turns = TURNS
-                except OSError as error:
-                    if not listener.aborted:
-                        log.warning("cannot accept a connection: %s; trying again", error)
-                        await self._pause(ACCEPT_PAUSE)
-                else:
-                    self._spawn(self._serve_link, None, self._new_link(sock))
-                    turns += 1
-                if turns >= TURNS:
-                    turns = 0
-                    await self._wait_readable(listener.sock)
-        finally:
-            self._release(listener)
 
     async def _connect(self, conn: int, address: Multiaddr) -> None:
         try:
@@ -164,7 +136,7 @@ class SocketHost(BaseHost[S]):
         for family, kind, proto, _, target in (await self._resolve_address(address))[:MAX_RESOLVED]:
             if conn not in self._dialing:
                 break
-            link = self._dialing[conn] = self._new_link(socket.socket(family, kind, proto))
+            link = self._dialing[conn] = self.new_link(socket.socket(family, kind, proto))
             try:
                 code = link.sock.connect_ex(target)
                 if code in IN_PROGRESS:
@@ -174,10 +146,10 @@ class SocketHost(BaseHost[S]):
                     del self._dialing[conn]
                     return link
             except BaseException:
-                self._release(link)
+                self.release(link)
                 raise
             errors.append(connect_error(code))
-            self._release(link)
+            self.release(link)
         if conn not in self._dialing:
             raise OSError("the dial was cancelled")
         raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
@@ -198,7 +170,7 @@ class SocketHost(BaseHost[S]):
         finally:
             del self._links[conn]
             link.abort()
-            self._release(link)
+            self.release(link)
             self.on_disconnected(conn, link.error)
 
     async def _read(self, conn: int, link: Link) -> None:
@@ -237,28 +209,19 @@ class SocketHost(BaseHost[S]):
                         self.on_blocked(conn, False)
         finally:
             link.draining = False
-            self._release(link)
+            self.release(link)
 
-    # Inside.
+    # Inside, for Acceptor too.
 
     async def _resolve_address(self, address: Multiaddr) -> Sequence[AddressInfo]:
         return numeric(address) or await self._look_up(*tcp_target(address))
 
-    async def _pause(self, seconds: float) -> None:
-        event = self.make_event()
-        timer = self.node.call_at(self.now() + seconds, "pause", lambda now: event.set())
-        self.flush()
-        try:
-            await event.wait()
-        finally:
-            self.node.cancel(timer)
-
-    def _new_link(self, sock: socket.socket) -> Link:
+    def new_link(self, sock: socket.socket) -> Link:
         link = Link(sock)
         self._sockets[link] = None
         return link
 
-    def _release(self, link: Link) -> None:
+    def release(self, link: Link) -> None:
         if link.release():
             self._sockets.pop(link, None)
 

@@ -34,7 +34,12 @@ def tcp_target(address: Multiaddr) -> tuple[str, int, int]:
         zone = "%" + parts[0].value
         parts = parts[1:]
     if len(parts) == 2 and parts[0].name in HOSTS and parts[1].name == "tcp":
-        return parts[0].value + zone, int(parts[1].value), HOSTS[parts[0].name]
+        host = parts[0].value
+        try:
+            host.encode("idna")  # what getaddrinfo does, in a thread and with less ceremony
+        except UnicodeError as error:
+            raise LocalError(f"{address}: {host} cannot be looked up: {error}") from None
+        return host + zone, int(parts[1].value), HOSTS[parts[0].name]
     raise LocalError(f"{address}: only /ip4, /ip6 or /dns addresses with /tcp can be used so far")
 
 
@@ -74,10 +79,8 @@ def open_listeners(address: Multiaddr, found: Iterable[AddressInfo]) -> list[soc
     return sockets
 
 
-def listen_error(address: Multiaddr, error: OSError | UnicodeError) -> ListenError:
-    """The same with the address in it. ``UnicodeError``: a name that cannot be one."""
-    if isinstance(error, UnicodeError):
-        return ListenError(errno.EINVAL, f"cannot listen on {address}: {error}")
+def listen_error(address: Multiaddr, error: OSError) -> ListenError:
+    """The same with the address in it."""
     return ListenError(error.errno, f"cannot listen on {address}: {error.strerror or error}")
 
 

@@ -1,6 +1,5 @@
 """A stream as applications hold it, on any event loop."""
 
-from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -17,6 +16,10 @@ class Event(Protocol):
 
     def set(self) -> object: ...
     async def wait(self) -> object: ...
+
+
+class StreamBusy(LocalError):
+    """Another task uses this direction of the stream."""
 
 
 class Stream:
@@ -48,9 +51,10 @@ class Stream:
         What arrived before a reset or a lost connection can still be read; then it raises.
         """
         host = self._host
+        host._check_thread()
         while (data := host.node.stream_read(self._id, max_bytes, host.now())) is None:
             if self.readable is not None:
-                raise LocalError("another task is reading from this stream")
+                raise StreamBusy("another task is reading from this stream")
             self.readable = host.make_event()
             try:
                 host.flush()
@@ -81,8 +85,11 @@ class Stream:
         """
         require_bytes(data)
         host = self._host
+        host._check_thread()
         if self.writable is not None:
-            raise LocalError("another task is writing to this stream")
+            raise StreamBusy("another task is writing to this stream")
+        if type(data) is memoryview:
+            data = data.cast("B")  # whose length is in bytes
         while (taken := host.node.stream_write(self._id, data)) < len(data):
             data = memoryview(data)[taken:]
             await self._wait_for_room()
@@ -90,6 +97,9 @@ class Stream:
 
     async def wait_writable(self) -> None:
         """Wait until a write would take something."""
+        self._host._check_thread()
+        if self.writable is not None:
+            raise StreamBusy("another task is writing to this stream")
         while not self._host.node.stream_writable(self._id):
             await self._wait_for_room()
 
@@ -104,6 +114,7 @@ class Stream:
     async def drain(self) -> None:
         """Wait until everything written was handed to the transport."""
         host = self._host
+        host._check_thread()
         while not host.node.stream_drained(self._id):
             if self.drained is None:
                 self.drained = host.make_event()
@@ -113,16 +124,21 @@ class Stream:
 
     async def close_write(self) -> None:
         """Close our direction once everything written is sent; reading goes on."""
+        self._host._check_thread()
+        if self.writable is not None:
+            raise StreamBusy("another task is writing to this stream")
         self._host.node.stream_write_eof(self._id)
         self._host._flush_soon()
 
     async def close(self) -> None:
         """Close both directions; what was written is delivered. Harmless when repeated."""
+        self._host._check_thread()
         self.abandon(graceful=True)
 
     async def reset(self, code: int = 0) -> None:
         """Abort both directions at once."""
         host = self._host
+        host._check_thread()
         host.node.stream_reset(self._id, code, host.now())
         self._let_go()
 
@@ -143,7 +159,7 @@ class Stream:
         self._host.forget(self._id)
         self._host._flush_soon()
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:

@@ -5,14 +5,13 @@
     async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
         print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
 
-The tasks live in a second nursery inside the first one. Closing the host cancels that one alone: the
-body of the ``async with`` block goes on.
+The tasks live in a second nursery inside the first one. Closing the host cancels that one alone:
+the body of the ``async with`` block goes on.
 """
 
 import math
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,64 +22,14 @@ from .extras import require
 from .socket_host import SocketHost
 from .sockets import AddressInfo
 from .stream import Event
-from .stream import Stream as BaseStream
 
 require("trio", "trio")
 
 import trio  # noqa: E402
 
+from .trio_stream import Stream  # noqa: E402
+
 __all__ = ["Host", "Stream"]
-
-
-class Stream(BaseStream, trio.abc.HalfCloseableStream):
-    """A stream with trio's own interface beside ``read`` and ``write``."""
-
-    __slots__ = ()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Up to ``max_bytes`` bytes, b"" at the end of the stream."""
-        await trio.lowlevel.checkpoint()
-        if max_bytes is not None and max_bytes < 1:
-            raise ValueError("max_bytes must be 1 or more")
-        with self._trio_errors(self.readable):
-            return await self.read(max_bytes or 65536)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``; if cancelled, a prefix of it."""
-        with self._trio_errors(self.writable):
-            await trio.lowlevel.checkpoint()
-            if data:
-                await self.write(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room in our buffer."""
-        with self._trio_errors(self.writable):
-            await trio.lowlevel.checkpoint()
-            await self.wait_writable()
-
-    async def send_eof(self) -> None:
-        """Close our direction."""
-        with self._trio_errors(self.writable):
-            await trio.lowlevel.checkpoint()
-            await self.close_write()
-
-    async def aclose(self) -> None:
-        """Close both directions; a peer that goes on sending is told with a reset."""
-        self.abandon(graceful=True, discard=False)
-        await trio.lowlevel.checkpoint()
-
-    @contextmanager
-    def _trio_errors(self, busy: Event | None) -> Iterator[None]:
-        if busy is not None:
-            raise trio.BusyResourceError("another task is using this direction of the stream")
-        if self.closed:
-            raise trio.ClosedResourceError("this stream was closed")
-        try:
-            yield
-        except LocalError as error:
-            raise trio.ClosedResourceError(str(error)) from None
-        except ConnectionError as error:
-            raise trio.BrokenResourceError(str(error)) from error
 
 
 class Host(SocketHost[Stream]):

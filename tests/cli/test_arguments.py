@@ -1,5 +1,6 @@
 """anyp2p.cli: what needs no process and no network."""
 
+import errno
 import json
 import logging
 import re
@@ -45,12 +46,24 @@ def test_help_is_fast_because_it_loads_nothing_heavy() -> None:
         text=True,
     )
     assert done.returncode == 0
-    for command in ("demo", "listen", "ping", "identify", "perf", "key", "id", "addr"):
+    for command in ("demo", "listen", "ping", "identify", "perf", "sim", "key", "id", "addr"):
         assert re.search(rf"^    {command} ", done.stdout, re.MULTILINE)
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "anyp2p.cli.ping" in loaded
     heavy = ("cryptography", "asyncio", "anyp2p_core", "logging", "socket", "json")
     assert not loaded.intersection(heavy)
+
+
+@pytest.mark.usefixtures("restored")
+def test_an_interrupt_while_the_arguments_are_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(arguments, "multiaddr", interrupted)
+    assert main(["ping", "/ip4/127.0.0.1/tcp/1"]) == 130
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("command", ["demo", "listen", "ping", "perf", "key generate", "addr"])
@@ -101,6 +114,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             "perf /ip4/1.2.3.4/tcp/1 --upload 64M",
             "anyp2p perf: argument --upload: '64M' is no size",
         ),
+        ("demo --runtimes asyncio,nope", "anyp2p demo: argument --runtimes: 'asyncio,nope': give"),
+        ("demo --runtimes ,", "anyp2p demo: argument --runtimes: ',': give some of asyncio, trio"),
         ("listen --listen 127.0.0.1", "anyp2p listen: argument --listen: '127.0.0.1' is not an"),
         ("addr 04zz", "anyp2p addr: argument MADDR: '04zz' is not an address"),
         ("addr 0403", "anyp2p addr: argument MADDR: the value of ip4 is cut off"),
@@ -309,8 +324,8 @@ def test_what_peers_say_is_harmless_on_a_terminal(
 ) -> None:
     output.say(text)
     assert capsys.readouterr().out == f"{shown}\n"
-    output.table([[text, "x"], ["", "y"]])
-    assert capsys.readouterr().out.splitlines()[0] == f"{shown}  x"
+    output.table([[text, "x", "z"], ["", "y", "right"]], right=1)
+    assert capsys.readouterr().out.splitlines()[0] == f"{shown}  x      z"
     output.complain("ping", text)
     assert capsys.readouterr().err == f"anyp2p ping: {shown}\n"
     output.document({"text": text})
@@ -331,8 +346,21 @@ def test_what_peers_say_is_harmless_on_a_terminal(
             DialError("", (("/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.1/tcp/1: no"), ("/b", "late"))),
             "cannot reach /ip4/192.0.2.1/tcp/1: no; cannot reach /b: late",
         ),
+        (
+            DialError("", (("/b", "expected A, the peer is B"),)),
+            "cannot reach /b: the peer there is B, not A (dial that id if it is the one you mean)",
+        ),
+        (
+            DialError("", (("/b", "[Errno 104] Connection reset by peer"),)),
+            "cannot reach /b: connection reset by peer "
+            "(the other side hung up: is it a libp2p peer?)",
+        ),
         (DialError("no address is known"), "no address is known"),
-        (ListenError(98, "cannot listen on /x: in use"), "cannot listen on /x: in use"),
+        (ListenError(1, "cannot listen on /x: no"), "cannot listen on /x: no"),
+        (
+            ListenError(errno.EACCES, "cannot listen on /x: denied"),
+            "cannot listen on /x: denied (ports below 1024 are for administrators)",
+        ),
         (
             KeyFileMissing("k does not exist: x"),
             "k does not exist: make it with `anyp2p key generate k`",
@@ -351,6 +379,13 @@ def test_errors_are_written_for_people(error: Exception, text: str) -> None:
 def test_reasons_without_their_numbers() -> None:
     assert human("[Errno -2] Name or service not known") == "name or service not known"
     assert human("no answer within 10 s") == "no answer within 10 s"
+    twice = "[Errno 111] Connect call failed ('::1', 1), [Errno 111] Connect call failed ('x', 1)"
+    assert human(f"Multiple exceptions: {twice}") == "connection refused"
+    both = "[Errno 111] Connection refused; [Errno 113] No route to host"
+    assert human(both) == "connection refused, no route to host"
+    assert human("it ended: [Errno 104] Connection reset by peer") == (
+        "it ended: connection reset by peer"
+    )
 
 
 def test_ping_statistics(capsys: pytest.CaptureFixture[str]) -> None:
@@ -431,13 +466,6 @@ def test_a_runtime_is_plugged_in_by_an_entry(monkeypatch: pytest.MonkeyPatch) ->
         runtimes.run("plugged", interrupted)
 
 
-@pytest.mark.parametrize("name", sorted({*runtimes.RUNTIMES} - {*runtimes.available()}))
-@pytest.mark.usefixtures("restored")
-def test_a_runtime_that_is_not_there_says_so(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--runtime", name]) == 1
-    assert _complaint(capsys).startswith(f"anyp2p demo: the {name} runtime ")
-
-
 @pytest.mark.usefixtures("restored")
 def test_a_runtime_whose_package_is_missing_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -482,11 +510,14 @@ def test_the_demo_fails_when_something_does_not_work(
     monkeypatch.setitem(sys.modules, "broken", module)
     entry = runtimes._KNOWN["asyncio"]._replace(module="broken")
     monkeypatch.setitem(runtimes._KNOWN, "asyncio", entry)
-    assert main(["demo", "--runtime", "asyncio"]) == 1
+    assert main(["demo", "--runtimes", "asyncio"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:3] == ["asyncio", "asyncio", "failed"]
-    assert lines[3].startswith("asyncio to asyncio: perf moved 16777216 and 16777215 bytes")
-    assert lines[4].startswith("0 of 1 pairs ")
+    assert lines[0].startswith("1 node in this process, ")
+    assert lines[-4].split()[:3] == ["asyncio", "asyncio", "failed"]
+    assert lines[-2] == (
+        "asyncio to asyncio: perf moved 16777216 and 16777215 bytes, not 16777216 each way"
+    )
+    assert lines[-1].startswith("0 of 1 pairs ")
 
 
 @pytest.mark.usefixtures("restored")
@@ -496,8 +527,8 @@ def test_the_demo_does_not_hang_when_a_runtime_does(
     entry = runtimes.Runtime("anyp2p.asyncio", lambda *_: None)  # it returns, and says nothing
     monkeypatch.setitem(runtimes._KNOWN, "asyncio", entry)
     monkeypatch.setattr(pairs, "PATIENCE", 0.1)
-    assert main(["demo", "--runtime", "asyncio"]) == 1
-    assert _complaint(capsys) == "anyp2p demo: the asyncio hosts said nothing for 0.1 s"
+    assert main(["demo", "--runtimes", "asyncio"]) == 1
+    assert _complaint(capsys) == "anyp2p demo: the asyncio node said nothing for 0.1 s"
 
 
 # Logs.

@@ -114,6 +114,15 @@ def test_a_short_write_waits_for_on_writable(
     )
 
 
+def test_on_writable_waits_until_less_than_half_is_unsent() -> None:
+    session, stream = opened(max_unsent=2 * MAX_PAYLOAD)
+    stream.write(bytes(2 * MAX_PAYLOAD + 1))
+    session.mux.data_to_send(1, 0.0)
+    assert stream.unsent == MAX_PAYLOAD and session.logs[2].events == []
+    session.mux.data_to_send(1, 0.0)
+    assert session.logs[2].events == ["writable"]
+
+
 def test_lowered_limits_let_nothing_more_in() -> None:
     session, stream = opened()
     stream.write(bytes(1000))
@@ -245,6 +254,19 @@ def test_many_small_writes_cost_about_their_bytes() -> None:
     assert frames.startswith(head)
 
 
+def test_small_writes_behind_a_partly_sent_one() -> None:
+    session, stream = opened(max_unsent=1 << 20)
+    stream.write(bytes(INITIAL_WINDOW - 5))
+    session.wire()
+    text = b"0123456789"
+    stream.write(text)
+    assert session.wire() == data_frame(DATA, 2, text[:5])
+    for i in range(600):
+        stream.write(b"%d" % (i % 10))
+    session.receive(encode(WINDOW_UPDATE, 2, 1 << 20))
+    assert session.wire() == data_frame(DATA, 2, text[5:] + text * 60)
+
+
 @given(st.lists(st.integers(0, 400), max_size=600), st.integers(1, 3000))
 @settings(deadline=None, max_examples=30)
 def test_small_and_large_writes_keep_their_order(sizes: list[int], grant: int) -> None:
@@ -294,6 +316,14 @@ def test_fin_waits_for_the_window() -> None:
     assert sum(length for _, _, length in session.sent()) == INITIAL_WINDOW
     session.receive(encode(WINDOW_UPDATE, 2, 1))
     assert session.sent() == [("DATA", 2, 1), ("DATA FIN", 2, 0)]
+
+
+def test_write_eof_without_window_has_nothing_to_send() -> None:
+    session, stream = opened(max_unsent=1 << 20)
+    stream.write(bytes(INITIAL_WINDOW + 1))
+    session.wire()
+    stream.write_eof()
+    assert not session.mux.wants_write
 
 
 def test_fin_alone_is_an_empty_data_frame() -> None:
@@ -552,7 +582,9 @@ def test_a_finished_stream_drops_its_callbacks() -> None:
     session.wire()
     assert stream.on_data != log.on_data and stream.on_eof != log.on_eof
     assert stream.on_reset != log.on_reset and stream.on_writable != log.on_writable
+    nothing = stream.on_data
     stream.stop_reading()
+    assert stream.on_data is nothing
     assert log.events == ["data", "eof"]
 
 

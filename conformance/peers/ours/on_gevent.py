@@ -105,7 +105,9 @@ class GeventTools:
     """``commands.Tools`` in gevent's words."""
 
     async def together(self, *functions: Callable[[], Awaitable[T]]) -> list[T]:
-        greenlets = [gevent.spawn(lambda f=function: finish(f())) for function in functions]
+        greenlets: list[Any] = [
+            gevent.spawn(lambda f=function: finish(f())) for function in functions
+        ]
         try:
             gevent.joinall(greenlets, raise_error=True)
         finally:

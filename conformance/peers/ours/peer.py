@@ -4,11 +4,13 @@
                     |
                 commands.py     what each command does; the same for every runtime
 
-A further runtime is a module ``on_NAME.py`` with ``main(options)`` and a line in ``RUNTIMES``.
+A further runtime is a module ``on_NAME.py`` with ``main(options)``, a line in ``RUNTIMES`` and its
+name in peer.json. Exit code 77 if its package, which has the same name, is not installed.
 """
 
 import argparse
 import importlib
+import importlib.util
 import sys
 
 RUNTIMES = {
@@ -18,6 +20,8 @@ RUNTIMES = {
     "anyio": "on_anyio",
     "gevent": "on_gevent",
 }
+
+NOT_HERE = 77
 
 
 def main() -> int:
@@ -31,11 +35,10 @@ def main() -> int:
     parser.add_argument("--runtime", default="asyncio", choices=RUNTIMES)
     options = parser.parse_args()
     options.listen = options.listen or ["/ip4/127.0.0.1/tcp/0"]
-    try:
-        importlib.import_module("anyp2p")
-    except ModuleNotFoundError:
-        print('anyp2p is not installed here: pip install -e ".[all]"', file=sys.stderr)
-        return 1
+    for package in ("anyp2p", options.runtime):
+        if importlib.util.find_spec(package) is None:
+            print(f'{package} is not installed here: pip install -e ".[all]"', file=sys.stderr)
+            return NOT_HERE
     importlib.import_module(RUNTIMES[options.runtime]).main(options)
     return 0
 

@@ -14,13 +14,13 @@ is imported, and only when it runs: ``anyp2p --help`` loads no cryptography and 
 import sys
 from collections.abc import Sequence
 
-from . import addr, demo, hosts, identify, identity, key, listen, output, perf, ping
+from . import addr, demo, hosts, identify, identity, key, listen, output, perf, ping, sim
 from .arguments import Parser
 
 FAILED = 1
 INTERRUPTED = 130
 
-COMMANDS = (demo, listen, ping, identify, perf, key, identity, addr)
+COMMANDS = (demo, listen, ping, identify, perf, sim, key, identity, addr)
 """In the order of the help."""
 
 
@@ -32,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         parser.print_help(sys.stderr)
         return 2
-    args = parser.parse_args(arguments)
+    args = None
     try:
+        args = parser.parse_args(arguments)  # reading an address takes a part of the start-up
         code: int = args.run(args)
         if sys.stdout is not None:  # it is None when it was closed before we started
             sys.stdout.flush()
@@ -47,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         from .failures import describe, exit_code
 
-        if args.debug:
+        if "--debug" in arguments:
             output.traceback()
-        output.complain(args.command, describe(error))
+        output.complain("" if args is None else args.command, describe(error))
         return exit_code(error)
 
 

@@ -1,4 +1,4 @@
-"""anyp2p demo: peers on every installed event loop talk to each other in this process."""
+"""anyp2p demo: nodes on different event loops talk to each other in this process."""
 
 import argparse
 import time
@@ -8,9 +8,11 @@ from . import hosts, output, runtimes
 from .arguments import Commands, add_command
 
 if TYPE_CHECKING:
-    from .pairs import Pair
+    from .pairs import Member, Pair
 
+DEFAULT = ("asyncio", "trio", "gevent")
 ECHO = 1 << 20
+PINGS = 32
 PERF_MIB = 16
 ALL_PERF_MIB = 64
 """Shared by all pairs, so that more runtimes do not take longer."""
@@ -21,59 +23,127 @@ def add_parser(commands: Commands) -> None:
         commands,
         "demo",
         run,
-        "let peers in this process talk to each other and show what they measured",
-        "Each installed event loop gets a thread with a peer that listens and one that dials. "
-        f"Every pair connects, identifies, pings, echoes {ECHO >> 20} MiB, compares it, and runs "
-        "perf. Fails unless all of it worked.",
+        "let nodes on different event loops talk to each other",
+        "Each event loop gets a thread with a node. Every node connects to every other one and to "
+        "a second one on its own loop, identifies it, pings it, gets 1 MiB echoed, compares it, "
+        "and runs perf. Fails unless all of it worked.",
     )
     parser.add_argument(
-        "--runtime",
-        action="append",
-        choices=runtimes.RUNTIMES,
-        help="take this event loop alone; repeat it for more (default: all that are installed)",
+        "--runtimes",
+        metavar="A,B,...",
+        type=_names,
+        help=f"the event loops to take, of {', '.join(runtimes.RUNTIMES)} "
+        f"(default: those of {', '.join(DEFAULT)} that are installed)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
+    output.log(args.command, debug=args.debug)
+    hosts.interrupt_on_sigterm()
+    wanted: tuple[str, ...] = args.runtimes or DEFAULT
+    names = [name for name in wanted if runtimes.installed(name)]
+    missing = [name for name in wanted if name not in names]
+    if not args.json:
+        for name in missing:
+            output.say(f"{name}: not installed: {runtimes.install(name)}")
+    started = time.monotonic()
+    members, pairs = _meet(names, quiet=args.json)
+    seconds = time.monotonic() - started
+    # What was not asked for by name may be missing.
+    ok = bool(pairs) and all(pair.ok for pair in pairs) and not (args.runtimes and missing)
+    if args.json:
+        from dataclasses import asdict
 
+        output.document(
+            {
+                "ok": ok,
+                "seconds": round(seconds, 3),
+                "nodes": [{"runtime": m.name, "address": str(m.address)} for m in members],
+                "missing": [{"runtime": n, "install": runtimes.install(n)} for n in missing],
+                "pairs": [asdict(pair) for pair in pairs],
+            }
+        )
+    else:
+        _show(names, pairs, seconds)
+    return 0 if ok else 1
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name for name in text.split(",") if name))
+    unknown = [name for name in names if name not in runtimes.RUNTIMES]
+    if unknown or not names:
+        known = ", ".join(runtimes.RUNTIMES)
+        raise argparse.ArgumentTypeError(f"{text!r}: give some of {known}, with commas between")
+    return names
+
+
+def _meet(names: list[str], *, quiet: bool) -> "tuple[list[Member], list[Pair]]":
+    """Start the nodes, let each dial each, stop them."""
     from .failures import Failure
     from .pairs import PATIENCE, Member
 
-    output.log(args.command, debug=args.debug)
-    hosts.interrupt_on_sigterm()
-    started = time.monotonic()
-    names = list(dict.fromkeys(args.runtime or runtimes.available()))
-    perf_size = min(PERF_MIB, max(ALL_PERF_MIB // len(names) ** 2, 1)) << 20
+    perf_size = min(PERF_MIB, max(ALL_PERF_MIB // max(len(names), 1) ** 2, 1)) << 20
     members = [Member(name, perf_size) for name in names]
     try:
         for member in members:
             member.thread.start()
         for member in members:
             member.address = member.answer()
+        if members and not quiet:
+            _introduce(members)
         pairs = [dialer.measure(listener) for dialer in members for listener in members]
     finally:
+        # Threads in the C code of an event loop do not survive the end of the interpreter.
+        hosts.end_on_next_interrupt()
         for member in members:
             member.stop()
+        for member in members:
+            member.join()
     for member in members:
-        member.thread.join(PATIENCE)
         if member.error is not None:
             raise member.error
         if member.thread.is_alive():
-            raise Failure(f"the {member.name} hosts did not close within {PATIENCE:g} s")
-    seconds = time.monotonic() - started
-    ok = all(pair.ok for pair in pairs)
-    if args.json:
-        output.document(
-            {"ok": ok, "seconds": round(seconds, 3), "pairs": [asdict(pair) for pair in pairs]}
-        )
-    else:
-        _show(pairs, seconds)
-    return 0 if ok else 1
+            raise Failure(f"the {member.name} node did not close within {PATIENCE:g} s")
+    return members, pairs
 
 
-HEADER = ["dialer", "listener", "security", "muxer", "early", "connect", "ping", "echo"]
-HEADER += ["perf up", "perf down"]
+def _introduce(members: "list[Member]") -> None:
+    what = "1 node" if len(members) == 1 else f"{len(members)} nodes"
+    output.say(f"{what} in this process, a thread and an event loop for each, over TCP:")
+    output.say()
+    output.table([(f"  {member.name}", str(member.address)) for member in members])
+    output.say()
+
+
+def _show(names: list[str], pairs: "list[Pair]", seconds: float) -> None:
+    if pairs:
+        output.say(f"ping, median of {PINGS}: rows dial, columns listen")
+        output.say()
+        output.table([("", *names), *(_pings(name, pairs) for name in names)], right=len(names))
+        output.say()
+        output.table([HEADER, *map(_row, pairs)], right=4)
+        output.say()
+    for pair in pairs:
+        if not pair.ok:
+            output.say(f"{pair.dialer} to {pair.listener}: {pair.error}")
+    done = sum(pair.ok for pair in pairs)
+    output.say(
+        f"{done} of {len(pairs)} pairs connected, identified, pinged, echoed {ECHO >> 20} MiB "
+        f"intact and ran perf, in {seconds:.1f} s"
+    )
+
+
+def _pings(dialer: str, pairs: "list[Pair]") -> list[str]:
+    """One row of the matrix."""
+    row = [f"  {dialer}"]
+    for pair in pairs:
+        if pair.dialer == dialer:
+            row.append(f"{pair.ping_seconds * 1e6:.0f} us" if pair.ping_seconds else "failed")
+    return row
+
+
+HEADER = ["dialer", "listener", "security", "muxer", "early"]
+HEADER += ["connect", f"echo {ECHO >> 20} MiB", "perf up", "perf down"]
 
 
 def _row(pair: "Pair") -> list[str]:
@@ -86,22 +156,7 @@ def _row(pair: "Pair") -> list[str]:
         pair.muxer,
         "yes" if pair.early_muxer else "no",
         f"{pair.connect_seconds * 1e3:.1f} ms",
-        f"{pair.ping_seconds * 1e6:.0f} us",
         f"{pair.echo_bytes_per_second / 1e6:.0f} MB/s",
         f"{pair.upload_bytes_per_second / 1e6:.0f} MB/s",
         f"{pair.download_bytes_per_second / 1e6:.0f} MB/s",
     ]
-
-
-def _show(pairs: "list[Pair]", seconds: float) -> None:
-    rows = [HEADER, *map(_row, pairs)]
-    output.table(rows)
-    output.say()
-    for pair in pairs:
-        if not pair.ok:
-            output.say(f"{pair.dialer} to {pair.listener}: {pair.error}")
-    done = sum(pair.ok for pair in pairs)
-    output.say(
-        f"{done} of {len(pairs)} pairs connected, identified, pinged, echoed {ECHO >> 20} MiB "
-        f"intact and ran perf, in {seconds:.1f} s"
-    )

@@ -41,17 +41,19 @@ def document(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 
-def table(rows: Sequence[Sequence[str]]) -> None:
-    """Print rows with their columns aligned."""
+def table(rows: Sequence[Sequence[str]], right: int = 0) -> None:
+    """Print rows with their columns aligned, the last ``right`` ones at their right edge."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = len(widths) - right
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [cell.ljust(width) for cell, width in zip(row[:left], widths, strict=False)]
+        cells += [cell.rjust(w) for cell, w in zip(row[left:], widths[left:], strict=True)]
         say("  ".join(cells).rstrip())
 
 
 def complain(command: str, text: str) -> None:
     """Tell on stderr what went wrong, in one line."""
-    print(clean(f"anyp2p {command}: {text}"), file=sys.stderr, flush=True)
+    print(clean(f"{f'anyp2p {command}'.rstrip()}: {text}"), file=sys.stderr, flush=True)
 
 
 def traceback() -> None:

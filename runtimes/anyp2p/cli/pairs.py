@@ -1,11 +1,12 @@
-"""Peers on several event loops in one process, and what they measure with each other.
+"""Nodes on several event loops in one process, and what they measure with each other.
 
-    the command's thread            one thread per runtime, with a listener and a dialer
-      address of a listener    ->   the dialer connects, identifies, pings, echoes, runs perf
+    the command's thread            one thread per runtime, with a node that listens and dials
+      address of a node        ->   connects, identifies, pings, echoes, runs perf
                                <-   Pair: what was agreed on and measured, or the error
-      None                     ->   the hosts close
+      None                     ->   the node closes
 
-One pair at a time, so that nobody disturbs a measurement.
+One pair at a time, so that nobody disturbs a measurement. A node cannot dial itself: its own
+runtime is measured from a second node there, which lives as long as that takes.
 """
 
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from anyp2p_core.errors import Error
 
 from . import hosts, runtimes
-from .demo import ECHO
+from .demo import ECHO, PINGS
 from .failures import Failure, describe
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from anyp2p_core.multiaddr import Multiaddr
     from anyp2p_core.peer_id import PeerId
 
-PINGS = 32
 IN_FLIGHT = 128 * 1024
 """Echo bytes under way: less than the smallest window, so that one task can write and read."""
 PATIENCE = 15.0
@@ -34,7 +34,7 @@ PATIENCE = 15.0
 
 @dataclass(slots=True)
 class Pair:
-    """What one runtime measured with a listener on another; sizes in bytes, times in seconds."""
+    """What one runtime measured with a node on another; sizes in bytes, times in seconds."""
 
     dialer: str
     listener: str
@@ -43,11 +43,16 @@ class Pair:
     security: str = ""
     muxer: str = ""
     early_muxer: bool = False
+    agent: str = ""
+    protocols: tuple[str, ...] = ()
     connect_seconds: float = 0.0
     ping_seconds: float = 0.0
     """The median."""
+    echo_bytes: int = 0
     echo_bytes_per_second: float = 0.0
+    uploaded: int = 0
     upload_bytes_per_second: float = 0.0
+    downloaded: int = 0
     download_bytes_per_second: float = 0.0
 
 
@@ -68,20 +73,25 @@ class Member:
         try:
             answer = self._answers.get(timeout=PATIENCE)
         except Empty:
-            raise Failure(f"the {self.name} hosts said nothing for {PATIENCE:g} s") from None
+            raise Failure(f"the {self.name} node said nothing for {PATIENCE:g} s") from None
         if self.error is not None:
             raise self.error
         return answer
 
     def measure(self, listener: "Member") -> Pair:
-        """Dial the listener of another runtime, or of this one."""
+        """Dial the node of another runtime, or of this one."""
         self._jobs.put((listener.name, listener.address))
         pair: Pair = self.answer()
         return pair
 
     def stop(self) -> None:
-        """Have the hosts closed; ``thread`` ends then."""
+        """Have the node closed, once the pair under way is done; ``thread`` ends then."""
         self._jobs.put(None)
+
+    def join(self) -> None:
+        """Wait for the end of ``thread``, for a while."""
+        if self.thread.ident is not None:
+            self.thread.join(PATIENCE)
 
     # In the thread.
 
@@ -94,17 +104,19 @@ class Member:
 
     async def _main(self, host_class: runtimes.HostClass) -> None:
         listening = ["/ip4/127.0.0.1/tcp/0"]
-        async with (
-            host_class(listen=listening, echo=True, perf=True) as listener,
-            host_class() as dialer,
-        ):
-            self._answers.put(listener.addresses[0])
-            while (job := await self._next_job(dialer)) is not None:
-                pair = Pair(self.name, job[0])
-                await try_pair(dialer, job[1], pair, self._perf_size)
+        async with host_class(listen=listening, echo=True, perf=True) as node:
+            self._answers.put(node.addresses[0])
+            while (job := await self._next_job(node)) is not None:
+                name, address = job
+                pair = Pair(self.name, name)
+                if name != self.name:
+                    await try_pair(node, address, pair, self._perf_size)
+                else:
+                    async with host_class() as second:
+                        await try_pair(second, address, pair, self._perf_size)
+                    _check(second)
                 self._answers.put(pair)
-        if listener.internal_errors or dialer.internal_errors:
-            raise Failure("a host met an internal error: --debug shows it; please report it")
+        _check(node)
 
     async def _next_job(self, host: "BaseHost[Any]") -> "tuple[str, Multiaddr] | None":
         """Wait without blocking the loop. Asking is the one way to do it that every loop knows."""
@@ -113,6 +125,11 @@ class Member:
                 return self._jobs.get_nowait()
             except Empty:
                 await hosts.sleep(host, 0.01)
+
+
+def _check(host: "BaseHost[Any]") -> None:
+    if host.internal_errors:
+        raise Failure("a node met an internal error: --debug shows it; please report it")
 
 
 async def try_pair(host: "BaseHost[Any]", address: "Multiaddr", pair: Pair, perf_size: int) -> None:
@@ -125,14 +142,19 @@ async def try_pair(host: "BaseHost[Any]", address: "Multiaddr", pair: Pair, perf
         pair.security, pair.muxer = negotiated.security, negotiated.muxer
         pair.early_muxer = negotiated.early_muxer
         info = await host.identify(peer)
+        pair.agent, pair.protocols = info.agent, info.protocols
         if info.peer != peer or not info.agent or not info.signed_record:
-            raise Failure(f"identify gave {info}")
+            raise Failure(f"{peer} did not identify itself in full: {info}")
         rtts = sorted([await timed_ping(host, peer) for _ in range(PINGS)])
         pair.ping_seconds = rtts[PINGS // 2]
-        pair.echo_bytes_per_second = ECHO / await echo(host, peer)
+        seconds = await echo(host, peer)
+        pair.echo_bytes, pair.echo_bytes_per_second = ECHO, ECHO / seconds
         perf = await host.perf(peer, perf_size, perf_size)
+        pair.uploaded, pair.downloaded = perf.uploaded, perf.downloaded
         if (perf.uploaded, perf.downloaded) != (perf_size, perf_size):
-            raise Failure(f"perf moved {perf.uploaded} and {perf.downloaded} bytes")
+            raise Failure(
+                f"perf moved {perf.uploaded} and {perf.downloaded} bytes, not {perf_size} each way"
+            )
         pair.upload_bytes_per_second = perf_size / max(perf.upload_seconds, 1e-6)
         pair.download_bytes_per_second = perf_size / max(perf.download_seconds, 1e-6)
         await host.disconnect(peer)

@@ -1,8 +1,14 @@
-"""Which event loop runs a command: a name, the module with its Host, and how to run on it.
+"""Which event loop runs a command: a name, where its host is, and how to run on it.
 
-To add a runtime, give it an entry in ``_KNOWN``: the module must have a ``Host`` with the methods
-of ``BaseHost``, and ``run(main, host_class)`` must run ``main(host_class)`` to its end. SIGINT must
-end ``main`` with whatever cancels a task there, and come out of ``run`` as KeyboardInterrupt.
+    run("trio", main)
+      main(host_class)      the same coroutine function on every loop
+      Ctrl-C                ends what ``main`` waits for, as cancelling does there: its ``finally``
+                            blocks run and hosts are closed; then run() raises KeyboardInterrupt
+
+To add a runtime, give it an entry in ``_KNOWN``: a host with the methods of ``BaseHost``, and a
+function that runs ``main(host_class)`` to its end and treats Ctrl-C in that way. An interrupt must
+never be raised in whatever task happens to run: that could be the host's own, in the middle of a
+change. In a thread other than the main one there are no interrupts.
 """
 
 from collections.abc import Callable, Coroutine
@@ -21,26 +27,23 @@ class Runtime(NamedTuple):
     """How commands run on one kind of event loop."""
 
     module: str
-    """Where its ``Host`` is."""
     run: Callable[[Main[Any], HostClass], Any]
     needs: str = ""
     """The package to install, also the name of the extra."""
+    host: str = "Host"
+    """The awaitable host of ``module``."""
 
 
 def run(name: str, main: "Main[T]") -> T:
     """Run ``main(host_class)`` on a runtime; returns what it returns."""
     from .failures import Failure
 
-    runtime = _KNOWN.get(name)
-    if runtime is None:
-        usable = ", ".join(_KNOWN)
-        raise Failure(f"the {name} runtime is not part of this version yet: use one of {usable}")
-    if not _installed(runtime):
+    if not installed(name):
         raise Failure(
-            f"the {name} runtime needs the '{runtime.needs}' package: "
-            f"pip install 'anyp2p[{runtime.needs}]'"
+            f"the {name} runtime needs the '{_KNOWN[name].needs}' package: {install(name)}"
         )
-    host_class = import_module(runtime.module).Host
+    runtime = _KNOWN[name]
+    host_class = getattr(import_module(runtime.module), runtime.host)
     try:
         result: T = runtime.run(main, host_class)
     except BaseExceptionGroup as group:  # trio and anyio wrap what ends a nursery
@@ -50,7 +53,20 @@ def run(name: str, main: "Main[T]") -> T:
 
 def available() -> list[str]:
     """Runtimes whose packages are installed."""
-    return [name for name, runtime in _KNOWN.items() if _installed(runtime)]
+    return [name for name in _KNOWN if installed(name)]
+
+
+def installed(name: str) -> bool:
+    """Whether the package that a runtime needs is there."""
+    from importlib.util import find_spec
+
+    needs = _KNOWN[name].needs
+    return not needs or find_spec(needs) is not None
+
+
+def install(name: str) -> str:
+    """The command that installs what a runtime needs."""
+    return f"pip install 'anyp2p[{_KNOWN[name].needs}]'"
 
 
 def _asyncio(main: Main[Any], host_class: HostClass) -> Any:
@@ -69,20 +85,53 @@ def _uvloop(main: Main[Any], host_class: HostClass) -> Any:
         return runner.run(main(host_class))
 
 
+def _trio(main: Main[Any], host_class: HostClass) -> Any:
+    import trio
+
+    return trio.run(main, host_class, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+def _anyio(main: Main[Any], host_class: HostClass) -> Any:
+    import anyio
+
+    return anyio.run(main, host_class)
+
+
+def _gevent(main: Main[Any], host_class: HostClass) -> Any:
+    import signal
+    from threading import current_thread, main_thread
+
+    import gevent
+
+    from anyp2p.gevent_loop import finish
+
+    hub, greenlet = gevent.get_hub(), gevent.getcurrent()
+    if current_thread() is not main_thread():
+        try:
+            return finish(main(host_class))
+        finally:
+            hub.destroy()
+
+    def interrupt(*_: object) -> None:
+        hub.loop.run_callback(greenlet.throw, KeyboardInterrupt)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        return finish(main(host_class))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _KNOWN = {
     "asyncio": Runtime("anyp2p.asyncio", _asyncio),
+    "trio": Runtime("anyp2p.trio", _trio, "trio"),
+    "anyio": Runtime("anyp2p.anyio", _anyio, "anyio"),
+    "gevent": Runtime("anyp2p.gevent_loop", _gevent, "gevent", "Loop"),
     "uvloop": Runtime("anyp2p.asyncio", _uvloop, "uvloop"),
 }
-_PLANNED = ("trio", "anyio", "gevent")
 
-RUNTIMES = tuple(dict.fromkeys((*_KNOWN, *_PLANNED)))
+RUNTIMES = tuple(_KNOWN)
 """What ``--runtime`` takes."""
-
-
-def _installed(runtime: Runtime) -> bool:
-    from importlib.util import find_spec
-
-    return not runtime.needs or find_spec(runtime.needs) is not None
 
 
 def _only(error: BaseException) -> BaseException:

@@ -1,15 +1,14 @@
 """Virtual time: a queue for now, a heap for later, and nothing in between.
 
-    run -> ready queue until it is empty -> an instant is over -> earliest heap entry: the clock
-           jumps there -> ready queue ...
+    run -> what is due, and after each call the ready queue -> an instant is over
+        -> the clock jumps to the earliest time that something was asked for -> what is due ...
 
 Equal times run in the order in which they were asked for.
 """
 
 from collections import deque
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
-from itertools import count
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any
 
 from anyp2p_core.errors import LocalError
@@ -17,6 +16,8 @@ from anyp2p_core.errors import LocalError
 if TYPE_CHECKING:
     from .tasks import Task
 
+MAX_REFUSALS = 1_000_000
+"""Waits in a closed world after which a task is taken to ignore that it has to end."""
 MAX_TURNS = 2_000_000
 """Calls within one instant after which time is taken to stand still for ever."""
 
@@ -43,24 +44,30 @@ class Clock:
     """``now`` is in seconds since the world began, and moves in ``run`` alone."""
 
     __slots__ = (
-        "closed", "current", "failed", "faults", "now", "ready", "_cancelled", "_heap", "_next", "_running",
+        "closed", "current", "failed", "faults", "now", "ready",
+        "_cancelled", "_due", "_later", "_purge_at", "_refused", "_running", "_times",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.now = 0.0
         self.ready: deque[tuple[Call, Any]] = deque()
         """Calls of this instant."""
-        self.current: Task | None = None
+        self.current: Task[Any] | None = None
         """The task that is being stepped."""
-        self.failed: list[Task] = []
+        self.failed: list[Task[Any]] = []
         """Tasks that raised and that nobody waited for, so far."""
         self.faults: list[Exception] = []
         """Errors that are nobody's to handle."""
         self.closed = False
         """The world is gone: nothing that waits will ever go on."""
-        self._heap: list[tuple[float, int, Call, Any]] = []
-        self._next = count().__next__
+        # Calls and their arguments in turns, by time: many things happen at the same time, and
+        # a heap of bare numbers is quick.
+        self._later: dict[float, list[Any]] = {}
+        self._times: list[float] = []
+        self._due: list[Any] = []  # what a run left undone that was broken off by an error
         self._cancelled = 0
+        self._purge_at = 1024
+        self._refused = 0
         self._running = False
 
     def call_soon(self, call: Call, argument: object) -> None:
@@ -68,25 +75,33 @@ class Clock:
         self.ready.append((call, argument))
 
     def call_at(self, when: float, call: Call, argument: object) -> None:
-        """Call it at ``when``; not to be taken back."""
-        heappush(self._heap, (when, self._next(), call, argument))
+        """Call it at ``when``, not to be taken back; what is past comes soon."""
+        calls = self._later.get(when)
+        if calls is None:
+            self._later[when] = [call, argument]
+            heappush(self._times, when)
+        else:
+            calls.append(call)
+            calls.append(argument)
 
     def timer(self, when: float, call: Call, argument: object) -> Timer:
         """Call it at ``when`` unless ``cancel`` comes first."""
         timer = Timer(call, argument)
-        heappush(self._heap, (when, self._next(), _ring, timer))
+        self.call_at(when, _ring, timer)
         return timer
 
     def cancel(self, timer: Timer) -> None:
         """Take a timer back. One that has run is ignored."""
-        if timer.call is None:
-            return
-        timer.call = None
-        self._cancelled += 1
-        if self._cancelled > 64 + len(self._heap) // 2:
-            self._cancelled = 0
-            self._heap = [entry for entry in self._heap if not _is_dead(entry)]
-            heapify(self._heap)
+        if timer.call is not None:
+            timer.call = timer.argument = None
+            self._cancelled += 1
+            if self._cancelled >= self._purge_at:
+                self._purge()
+
+    def refuse(self) -> bool:
+        """Whether a wait in a closed world shall raise; if not, Python complains of the task."""
+        self._refused += 1
+        return self._refused < MAX_REFUSALS
 
     def run(self, until: float, stop: Callable[[], bool] | None = None) -> bool:
         """Go on to ``until``, or to the end of the instant in which ``stop`` first holds.
@@ -100,43 +115,59 @@ class Clock:
             raise LocalError("this world was closed: make a new one")
         self._running = True
         try:
-            return self._run(until, stop)
+            while self._finish_instant():
+                if stop is not None and stop():
+                    return True
+                times = self._times
+                if not times or times[0] > until:
+                    break
+                self.now = max(self.now, times[0])
         finally:
             self._running = False
+        self.now = max(self.now, until)
+        return False
 
-    def _run(self, until: float, stop: Callable[[], bool] | None) -> bool:
-        ready = self.ready
+    def _finish_instant(self) -> bool:
+        """Call everything that is due now, and what that makes ready."""
+        ready, times, later, now = self.ready, self._times, self._later, self.now
         take = ready.popleft
         turns = 0
         while True:
             while ready:
-                turns += len(ready)
-                for _ in range(len(ready)):
-                    call, argument = take()
-                    call(argument)
-                if turns > MAX_TURNS:
-                    raise self._stuck()
-            if self.failed or self.faults:
-                self._report()
-            if stop is not None and stop():
-                return True
-            heap = self._heap
-            if not heap or heap[0][0] > until:
-                break
-            when, _, call, argument = heappop(heap)
-            if when > self.now:
-                self.now = when
-                turns = 0
-            else:
                 turns += 1
+                call, argument = take()
+                call(argument)
                 if turns > MAX_TURNS:
                     raise self._stuck()
-            call(argument)
-        if until > self.now:
-            self.now = until
-        return False
+            if self._due:
+                calls, self._due = self._due, []
+            elif times and times[0] <= now:
+                calls = later.pop(heappop(times))
+            else:
+                break
+            place = 0
+            try:
+                while place < len(calls):
+                    call, argument = calls[place], calls[place + 1]
+                    place += 2
+                    call(argument)
+                    while ready:
+                        turns += 1
+                        call, argument = take()
+                        call(argument)
+                        if turns > MAX_TURNS:
+                            raise self._stuck()
+            finally:
+                self._due = calls[place:]
+            turns += place
+            if turns > MAX_TURNS:
+                raise self._stuck()
+        if self.failed or self.faults:
+            self._report()
+        return True
 
     def _report(self) -> None:
+        """Raise what nobody has waited for."""
         if self.faults:
             raise self.faults.pop(0)
         while self.failed:
@@ -149,9 +180,21 @@ class Clock:
     def _stuck(self) -> LocalError:
         return LocalError(
             f"time stands still at {self.now:g} s: {MAX_TURNS} calls in one instant; does a task "
-            "loop without waiting, or are there loops of links without latency?"
+            "loop without waiting, or is there a loop of links without latency?"
         )
 
-
-def _is_dead(entry: tuple[float, int, Call, Any]) -> bool:
-    return entry[2] is _ring and entry[3].call is None
+    def _purge(self) -> None:
+        """Forget timers that were taken back."""
+        left = 0
+        for when, calls in list(self._later.items()):
+            kept: list[Any] = []
+            for call, argument in zip(calls[::2], calls[1::2], strict=True):
+                if call is not _ring or argument.call is not None:
+                    kept += (call, argument)
+            calls[:] = kept
+            left += len(kept)
+            if not kept:
+                del self._later[when]
+        self._times[:] = sorted(self._later)  # in place: a run holds this list
+        self._cancelled = 0
+        self._purge_at = max(1024, left)

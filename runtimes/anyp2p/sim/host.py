@@ -1,11 +1,12 @@
 """A peer of the simulated world: the same awaitable API, on the virtual clock."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import fields
 from errno import EADDRINUSE, EADDRNOTAVAIL
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from anyp2p.host import BaseHost
+from anyp2p.stream import Stream
 from anyp2p_core.errors import ListenError, LocalError
 from anyp2p_core.events import Event as NodeEvent
 from anyp2p_core.keys import PrivateKey
@@ -17,9 +18,7 @@ from anyp2p_core.plaintext import PlaintextSecurity
 from anyp2p_core.security import Security
 from anyp2p_core.service import Service
 
-from ..host import BaseHost
-from ..stream import Stream
-from .network import target_of
+from .network import Target
 from .tasks import Event, Task
 from .transport import End
 
@@ -34,8 +33,14 @@ EPOCH = 1735689600.0
 class Host(BaseHost[Stream]):
     """A peer in a simulated world; ``World.host`` makes it."""
 
-    def __init__(self, machine: "Machine", key: PrivateKey | None = None, **options: Any) -> None:
+    def __init__(
+        self, machine: "Machine", key: PrivateKey, *, ordinal: int, **options: Any
+    ) -> None:
         self.machine = machine
+        self.ordinal = ordinal
+        """0 for the machine's own host, others live beside it."""
+        self.place = ordinal << 24 | machine.index
+        """What traces call it."""
         self.dead = False
         """Its process has crashed."""
         self.tasks: dict[Task[Any], None] = {}
@@ -44,9 +49,11 @@ class Host(BaseHost[Stream]):
         self._ends: dict[int, End] = {}
         self._dials: dict[int, Dial] = {}
         super().__init__(key, **options)
+        self._forked = _never  # a fork of a world is another world, and may go on
 
     def __repr__(self) -> str:
-        return f"<Host {self.machine.name} {self.machine.ip}>"
+        beside = f" beside it ({self.ordinal})" if self.ordinal else ""
+        return f"<Host {self.machine.name} {self.machine.ip}{beside}>"
 
     def now(self) -> float:
         return self._clock.now
@@ -63,9 +70,9 @@ class Host(BaseHost[Stream]):
         services: Sequence[Service],
     ) -> Node:
         """A node whose randomness is decided by the seed, its machine and how often it started."""
+        assert key is not None
         world = self.machine.world
         entropy, choice = self.machine.randomness()
-        key = key if key is not None else self.machine.key
         security: list[Security] = []
         if world.security == "null":
             security.append(PlaintextSecurity(key, world.crypto))
@@ -91,15 +98,14 @@ class Host(BaseHost[Stream]):
     # Time and tasks.
 
     async def _start(self) -> None:
-        if self.dead:
-            raise LocalError("the machine of this host has crashed: restart it for a new host")
         self.machine.attach(self)
 
     async def _stop(self) -> None:
         for end in list(self._ends.values()):
             end.abort()
-        for dial in list(self._dials.values()):
+        for dial in self._dials.values():
             dial.over = True
+        self._dials.clear()
         self.machine.detach(self)
         current = self._clock.current
         tasks = [task for task in self.tasks if task is not current]
@@ -131,11 +137,9 @@ class Host(BaseHost[Stream]):
         try:
             if self.dead:
                 raise LocalError("the machine has crashed")
-            target = target_of(address)
-        except LocalError as error:
+            self._dials[conn] = self.machine.network.dial(self, conn, Target.of(address))
+        except (LocalError, OSError) as error:
             self._clock.call_soon(lambda failed: self.on_dial_failed(conn, failed), error)
-        else:
-            self._dials[conn] = self.machine.network.dial(self, conn, target)
 
     def dial_over(self, dial: "Dial", error: Exception) -> None:
         """The network could not connect."""
@@ -191,17 +195,18 @@ class Host(BaseHost[Stream]):
         self._ends[conn].resume()
 
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:
-        ip, port = target_of(address)
-        machine = self.machine
-        if ip not in ("0.0.0.0", machine.ip, machine.name) and not ip.startswith("127."):
+        machine, target = self.machine, Target.of(address)
+        own = (machine.ip, machine.ip6, machine.name)
+        if not (target.unspecified or target.local or target.host in own):
             raise ListenError(
-                EADDRNOTAVAIL, f"cannot listen on {address}: the machine's address is {machine.ip}"
+                EADDRNOTAVAIL,
+                f"cannot listen on {address}: this machine has {machine.ip} and {machine.ip6}",
             )
-        if not port:
-            port = machine.ephemeral()
-        if not machine.bind(self, port, local=ip.startswith("127.")):
+        if not target.port:
+            target = target._replace(port=machine.ephemeral())
+        if not machine.bind(self, target):
             raise ListenError(EADDRINUSE, f"cannot listen on {address}: Address already in use")
-        return [Multiaddr(f"/ip4/{ip if ip.startswith('127.') else machine.ip}/tcp/{port}")]
+        return [machine.address(target.family, target.port, target.local)]
 
     def _stop_listening(self) -> None:
         self.machine.unbind(self)
@@ -221,10 +226,10 @@ class Host(BaseHost[Stream]):
         error = ConnectionAbortedError("the machine has crashed")
         for end in list(self._ends.values()):
             if silent:
-                end.vanish()
+                end.break_off(error)
             else:
                 end.abort()
-            self.lost(end, error)
+                self.lost(end, error)
         self.machine.detach(self)
         for task in list(self.tasks):
             task.kill()
@@ -234,20 +239,25 @@ class _Witness(Service):
     """Tells the digest what the node reports."""
 
     def __init__(self, host: Host) -> None:
-        self._machine = host.machine
+        self._place = host.place
         self._recorder = host.machine.network.recorder
 
     def on_event(self, event: NodeEvent, now: float) -> None:
         kind = type(event)
         known = _KINDS.get(kind)
         if known is None:
-            names = [field.name for field in fields(event)] if hasattr(kind, "__slots__") else []
+            names: tuple[str, ...] = getattr(kind, "__match_args__", ())
             known = _KINDS[kind] = (kind.__name__, attrgetter(names[0]) if names else _zero)
         name, number_of = known
-        self._recorder.happened(now, name, self._machine.index, number_of(event))
+        number = number_of(event)
+        self._recorder.happened(now, name, self._place, number if type(number) is int else 0)
 
 
-_KINDS: dict[type, tuple[str, Callable[[Any], int]]] = {}
+_KINDS: dict[type, tuple[str, Callable[[Any], object]]] = {}
+
+
+def _never() -> bool:
+    return False
 
 
 def _zero(event: object) -> int:

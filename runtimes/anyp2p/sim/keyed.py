@@ -1,7 +1,7 @@
 """Randomness by counting: every draw has a key that says what it is for, and a number.
 
     key  = blake2b(seed, "link", "n1", "n2", 3)        what for
-    draw = blake2b(key, counter)                       the how-manieth
+    draw = blake2b(key, counter)                       which of them
 
 No draw depends on another one, so that one more node, packet or fault elsewhere leaves every other
 draw as it was. What is drawn here is guessable: keys made of it are marked as simulated.

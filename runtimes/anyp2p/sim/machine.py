@@ -5,18 +5,21 @@
            --stop()-----------------> down      the program is cancelled, its host closes in order
     down, off --restart()-----------> up        a new host: same key, same address, nothing else
 
-A machine has one host at a time, and may have a program that runs inside ``async with host``.
+A machine has one host of its own at a time, and may have a program that runs inside ``async with
+host``. Other hosts may live beside it; they have other keys, and end with a crash for good.
 """
 
 from collections.abc import Callable, Coroutine
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Literal
 
 from anyp2p_core.errors import LocalError
 from anyp2p_core.keys import PrivateKey
+from anyp2p_core.multiaddr import Multiaddr
 
 from . import keyed
 from .host import Host
-from .network import FIRST_EPHEMERAL, LAST_PORT, Network, address_of, check_rate
+from .network import FIRST_EPHEMERAL, LAST_PORT, Network, Target, addresses_of, check_rate
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -30,9 +33,9 @@ class Machine:
     """One address of the network, and who lives there."""
 
     __slots__ = (
-        "down_free", "down_rate", "firewall", "host", "index", "ip", "name", "network", "powered",
-        "starts", "task", "up_free", "up_rate", "world",
-        "_args", "_key", "_next_port", "_options", "_ports", "_program",
+        "down_free", "down_rate", "firewall", "host", "hosts", "index", "ip", "ip6", "name",
+        "network", "powered", "starts", "task", "up_free", "up_rate", "world",
+        "_args", "_guests", "_key", "_next_port", "_options", "_ports", "_program",
     )  # fmt: skip
 
     def __init__(
@@ -53,11 +56,15 @@ class Machine:
         self.network = network
         self.index = len(network.machines)
         self.name = name if name is not None else f"n{self.index}"
-        self.ip = ip if ip is not None else address_of(self.index)
+        self.ip, self.ip6 = addresses_of(self.index)
+        if ip is not None:
+            self.ip = str(IPv4Address(ip))
         self.firewall: Firewall = "accept"
         """What becomes of dials from elsewhere; connections that are open go on."""
         self.host: Host | None = None
-        """The host that runs; None while there is none."""
+        """Its own host; None while that does not run."""
+        self.hosts: dict[Host, None] = {}
+        """All hosts that were made and have not ended."""
         self.powered = True
         self.starts = 0
         """Hosts that it has had."""
@@ -68,11 +75,12 @@ class Machine:
         self.up_free = 0.0
         """When the uplink has sent everything that it was given."""
         self.down_free = 0.0
+        self._guests = 0
         self._key = key
         self._program = program
         self._args = args
         self._options = options
-        self._ports: dict[int, tuple[Host, bool]] = {}
+        self._ports: dict[tuple[int, int], tuple[Host, bool]] = {}
         self._next_port = FIRST_EPHEMERAL
         network.add(self)
 
@@ -83,21 +91,23 @@ class Machine:
     def key(self) -> PrivateKey:
         """The identity of its hosts, decided by the seed and its name unless one was given."""
         if self._key is None:
-            purpose = keyed.key(self.world.seed, "identity", self.name)
-            entropy = keyed.SeededEntropy(purpose)
-            self._key = PrivateKey.generate(self.world.crypto, entropy)
+            self._key = self._make_key(0)
         return self._key
 
-    def crash(self, *, silent: bool = False) -> None:
-        """End the host and all of its tasks at once.
+    def _make_key(self, ordinal: int) -> PrivateKey:
+        purpose = keyed.key(self.world.seed, "identity", self.name, ordinal)
+        return PrivateKey.generate(self.world.crypto, keyed.SeededEntropy(purpose))
 
-        ``silent``: as if the power had failed. Otherwise its connections are reset.
+    def crash(self, *, silent: bool = False) -> None:
+        """End its hosts and all of their tasks at once.
+
+        ``silent``: as if the power had failed. Otherwise connections are reset.
         """
         if silent:
             self.powered = False
             self.network.refresh()
-        if self.host is not None:
-            self.host.die(silent=silent)
+        for host in list(self.hosts):
+            host.die(silent=silent)
         if self.task is not None:
             self.task.kill()
 
@@ -137,9 +147,21 @@ class Machine:
             raise LocalError(
                 "services keep state: give a function that makes them, services=lambda: [...]"
             )
-        host = Host(self, self.key, **options)
+        host = self._make(self.key, 0, options)
         if self._program is not None:
             self.task = self.world.spawn(self._run, host, on=host, name=f"{self.name} program")
+        return host
+
+    def guest(self, key: PrivateKey | None, options: dict[str, Any]) -> Host:
+        """One more host, beside its own."""
+        self._guests += 1
+        if key is None:
+            key = self._make_key(self._guests)
+        return self._make(key, self._guests, options)
+
+    def _make(self, key: PrivateKey, ordinal: int, options: dict[str, Any]) -> Host:
+        host = Host(self, key, ordinal=ordinal, **options)
+        self.hosts[host] = None
         return host
 
     async def _run(self, host: Host) -> None:
@@ -158,30 +180,40 @@ class Machine:
 
     def attach(self, host: Host) -> None:
         """A host starts."""
-        if self.host is not None:
-            raise LocalError(f"{self!r} has a running host: use world.host() for another peer")
-        self.host = host
+        if not host.ordinal:
+            if self.host is not None:
+                raise LocalError(f"{self!r} has a running host already")
+            self.host = host
 
     def detach(self, host: Host) -> None:
         """A host has ended."""
+        if host in self.hosts:
+            del self.hosts[host]
+            self.unbind(host)
         if self.host is host:
             self.host = None
-            self.unbind(host)
 
-    def bind(self, host: Host, port: int, *, local: bool) -> bool:
+    def address(self, family: int, port: int, local: bool = False) -> Multiaddr:
+        """This machine's address of a family, with a port."""
+        if family == 4:
+            return Multiaddr(f"/ip4/{'127.0.0.1' if local else self.ip}/tcp/{port}")
+        return Multiaddr(f"/ip6/{'::1' if local else self.ip6}/tcp/{port}")
+
+    def bind(self, host: Host, target: Target) -> bool:
         """Open a port; False when it is taken."""
-        if port in self._ports:
+        place = (target.family, target.port)
+        if place in self._ports:
             return False
-        self._ports[port] = (host, local)
+        self._ports[place] = (host, target.local)
         return True
 
     def unbind(self, host: Host) -> None:
         """Close all ports of a host."""
-        self._ports = {port: held for port, held in self._ports.items() if held[0] is not host}
+        self._ports = {place: held for place, held in self._ports.items() if held[0] is not host}
 
-    def listening(self, port: int, source: "Machine") -> Host | None:
-        """Who takes connections from a machine at a port."""
-        host, local = self._ports.get(port, (None, False))
+    def listening(self, target: Target, source: "Machine") -> Host | None:
+        """Who takes connections from a machine."""
+        host, local = self._ports.get((target.family, target.port), (None, False))
         if source is not self and (local or self.firewall != "accept"):
             return None
         return host
@@ -191,6 +223,6 @@ class Machine:
         for _ in range(FIRST_EPHEMERAL, LAST_PORT + 1):
             port = self._next_port
             self._next_port = port + 1 if port < LAST_PORT else FIRST_EPHEMERAL
-            if port not in self._ports:
+            if (4, port) not in self._ports and (6, port) not in self._ports:
                 return port
         raise LocalError(f"{self!r} has no port left")

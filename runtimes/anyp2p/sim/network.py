@@ -9,11 +9,11 @@ all connections of a machine in the order of their sends.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from errno import ECONNREFUSED, ETIMEDOUT
-from ipaddress import IPv4Address
+from errno import ECONNREFUSED, ENETUNREACH, ETIMEDOUT
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import isfinite
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from anyp2p_core.errors import LocalError
 from anyp2p_core.multiaddr import Multiaddr
@@ -118,14 +118,16 @@ class Partition:
 class Dial:
     """A transport connection that a host asked for, until it is open."""
 
-    __slots__ = ("conn", "host", "key", "over", "path", "port", "tries")
+    __slots__ = ("conn", "host", "key", "over", "path", "target", "tries")
 
-    def __init__(self, host: "Host", conn: int, path: Path | None, port: int, key: bytes) -> None:
+    def __init__(
+        self, host: "Host", conn: int, path: Path | None, target: "Target", key: bytes
+    ) -> None:
         self.host = host
         self.conn = conn
         self.path = path
         """None: nothing has that address."""
-        self.port = port
+        self.target = target
         self.key = key
         self.tries = 0
         self.over = False
@@ -160,24 +162,24 @@ class Network:
             check_time("latency", latency)
 
     def add(self, machine: "Machine") -> None:
-        """A machine joins, under its name and its address."""
-        for name in (machine.name, machine.ip):
+        """A machine joins, under its name and its addresses."""
+        names = (machine.name, machine.ip, machine.ip6)
+        for name in names:
             if name in self._named:
                 raise LocalError(f"there is a machine {name} already")
         self.machines.append(machine)
-        self._named[machine.name] = self._named[machine.ip] = machine
+        self._named.update(dict.fromkeys(names, machine))
 
-    def find(self, where: "Machine | Host | str") -> "Machine":
-        """The machine that is meant."""
+    def find(self, where: "Machine | str") -> "Machine":
+        """The machine that is meant: itself, or its name or address."""
         if isinstance(where, str):
             found = self._named.get(where)
             if found is None:
                 raise LocalError(f"there is no machine {where}")
             return found
-        machine: Machine = getattr(where, "machine", where)
-        if machine.network is not self:
-            raise LocalError(f"{machine} belongs to another world")
-        return machine
+        if where.network is not self:
+            raise LocalError(f"{where} belongs to another world")
+        return where
 
     # Paths.
 
@@ -211,7 +213,7 @@ class Network:
         paths = tuple(paths)
         for path in paths:
             source, to = path.source, path.to
-            path.blocked = not (source.powered and to.powered)
+            path.blocked = not to.powered
             for partition in self.partitions:
                 path.blocked = path.blocked or partition.cuts(source, to)
         for path in paths:
@@ -219,18 +221,20 @@ class Network:
 
     # Connections.
 
-    def dial(self, host: "Host", conn: int, address: tuple[str, int]) -> Dial:
-        """Start to connect; the host learns how it went."""
-        ip, port = address
+    def dial(self, host: "Host", conn: int, target: "Target") -> Dial:
+        """Start to connect; the host learns how it went. OSError when there is no way at all."""
         source = host.machine
-        to = source if ip.startswith("127.") else self._named.get(ip)
+        local = target.local or target.unspecified
+        to = source if local else self._named.get(target.host)
         path = None
         purpose = b""
         if to is not None:
             path = self.path(source, to)
             path.connections += 1
             purpose = keyed.key(self.seed, "link", source.name, to.name, path.connections)
-        dial = Dial(host, conn, path, port, purpose)
+        else:
+            _check_routable(target.host)
+        dial = Dial(host, conn, path, target, purpose)
         self._send_syn(dial)
         return dial
 
@@ -261,7 +265,7 @@ class Network:
             pause = 2.0 ** (dial.tries - 1) - path.latency
             clock.call_at(clock.now + max(pause, 0.0), self._send_syn, dial)
             return
-        listener = path.to.listening(dial.port, path.source)
+        listener = path.to.listening(dial.target, path.source)
         answer = self._on_refused if listener is None else self._on_syn_ack
         clock.call_at(clock.now + path.reverse.latency, answer, dial)
 
@@ -274,13 +278,13 @@ class Network:
         path = dial.path
         if dial.over or path is None:
             return
-        listener = path.to.listening(dial.port, path.source)
+        listener = path.to.listening(dial.target, path.source)
         if listener is None:
             self._on_refused(dial)
             return
-        loop = "127.0.0.1" if path.source is path.to else ""
-        local = Multiaddr(f"/ip4/{loop or path.source.ip}/tcp/{path.source.ephemeral()}")
-        remote = Multiaddr(f"/ip4/{loop or path.to.ip}/tcp/{dial.port}")
+        family = dial.target.family
+        local = path.source.address(family, path.source.ephemeral(), path.source is path.to)
+        remote = path.to.address(family, dial.target.port, path.source is path.to)
         here = End(self, dial.host, path, local, remote, dial.key + b">")
         there = End(self, listener, path.reverse, remote, local, dial.key + b"<")
         here.peer, there.peer = there, here
@@ -289,11 +293,21 @@ class Network:
 
     def accept(self, end: End) -> None:
         """The handshake of a dialer is complete: its other end comes into being."""
-        port = int(end.local.get("tcp") or 0)
-        if end.host.machine.listening(port, end.path.to) is end.host:
+        target = Target.of(end.local)
+        if end.host.machine.listening(target, end.path.to) is end.host:
             end.host.accepted(end)
         else:
             end.refuse()
+
+
+def _check_routable(host: str) -> None:
+    """Raise what a dial raises at once. Any other address is silent."""
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        raise OSError(f"{host}: Name or service not known") from None
+    if ip.is_multicast or ip.is_reserved or ip.is_unspecified:
+        raise OSError(ENETUNREACH, "Network is unreachable")
 
 
 def check_time(name: str, seconds: float) -> float:
@@ -317,15 +331,37 @@ def check_rate(rate: float | None) -> float | None:
     return rate
 
 
-def target_of(address: Multiaddr) -> tuple[str, int]:
-    """Host, by address or name, and port. Raises LocalError for what is not simulated."""
-    names = address.names
-    if len(names) == 2 and names[0] in ("ip4", "dns", "dns4") and names[1] == "tcp":
-        host, port = address.components
-        return host.value, int(port.value)
-    raise LocalError(f"{address}: simulated machines have /ip4 and /dns addresses with /tcp")
+class Target(NamedTuple):
+    """Where a transport leads to or listens, as an address says it."""
+
+    family: int
+    host: str
+    port: int
+
+    @property
+    def unspecified(self) -> bool:
+        return self.host in ("0.0.0.0", "::")
+
+    @property
+    def local(self) -> bool:
+        """Only this machine is meant."""
+        return self.host.startswith("127.") or self.host in ("::1", "localhost")
+
+    @classmethod
+    def of(cls, address: Multiaddr) -> Self:
+        """Raises LocalError for what is not simulated."""
+        names = address.names
+        if len(names) == 2 and names[1] == "tcp" and names[0] in _FAMILIES:
+            host, port = address.components
+            return cls(_FAMILIES[names[0]], host.value, int(port.value))
+        raise LocalError(
+            f"{address}: simulated machines have /ip4, /ip6 or /dns addresses with /tcp"
+        )
 
 
-def address_of(index: int) -> str:
-    """The address of machine number ``index``: 10.0.0.1, 10.0.0.2, ..."""
-    return str(IPv4Address(0x0A00_0001 + index))
+_FAMILIES = {"ip4": 4, "ip6": 6, "dns": 4, "dns4": 4, "dns6": 6}
+
+
+def addresses_of(index: int) -> tuple[str, str]:
+    """The addresses of machine number ``index``: 10.0.0.1 and fd00::1, 10.0.0.2 and fd00::2 ..."""
+    return str(IPv4Address(0x0A00_0001 + index)), str(IPv6Address((0xFD00 << 112) + 1 + index))

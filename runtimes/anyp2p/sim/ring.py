@@ -42,13 +42,11 @@ def make(world: World, nodes: int) -> Ring:
         await host.connect(neighbour.addresses[0])
         await host.identify(neighbour.peer_id)
 
-    async def start(host: Host) -> None:
-        await host.start()
+    async def start() -> None:
+        for host in hosts:
+            await host.start()
+        pairs = zip(hosts, hosts[1:] + hosts[:1], strict=True)
+        await world.gather(*(world.spawn(join, *pair) for pair in pairs))
 
-    for function in (start, join):
-        tasks = []
-        for place, host in enumerate(hosts):
-            args = (host,) if function is start else (host, hosts[(place + 1) % nodes])
-            tasks.append(world.spawn(function, *args))
-        world.run_task(world.spawn(world.gather, *tasks), PATIENCE)
+    world.run_task(world.spawn(start), PATIENCE)
     return Ring(world, hosts)

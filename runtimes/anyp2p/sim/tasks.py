@@ -36,7 +36,7 @@ class Event:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._set = False
-        self._waiting: list[Task[Any]] | None = None
+        self._waiting: Task[Any] | list[Task[Any]] | None = None  # mostly one
 
     def set(self) -> None:
         """Wake whoever waits, after what is ready already."""
@@ -44,12 +44,34 @@ class Event:
             return
         self._set = True
         waiting = self._waiting
-        if waiting:
+        if waiting is None:
+            return
+        self._waiting = None
+        ready = self._clock.ready
+        if isinstance(waiting, Task):
+            waiting._waits_for = None
+            ready.append((_step, waiting))
+            return
+        for task in waiting:
+            task._waits_for = None
+            ready.append((_step, task))
+
+    def add(self, task: "Task[Any]") -> None:
+        """Step the task when it is set."""
+        waiting = self._waiting
+        if waiting is None:
+            self._waiting = task
+        elif isinstance(waiting, Task):
+            self._waiting = [waiting, task]
+        else:
+            waiting.append(task)
+
+    def remove(self, task: "Task[Any]") -> None:
+        """The task, which waits, goes on for another reason."""
+        if isinstance(self._waiting, list):
+            self._waiting.remove(task)
+        else:
             self._waiting = None
-            ready = self._clock.ready
-            for task in waiting:
-                task._waits_for = None
-                ready.append((_step, task))
 
     if TYPE_CHECKING:
 
@@ -64,7 +86,7 @@ class Event:
             if self._set:
                 return
             clock = self._clock
-            if clock.closed:
+            if clock.closed and clock.refuse():
                 raise GeneratorExit
             try:
                 yield self
@@ -171,8 +193,7 @@ class Task(Generic[T]):
         self._interrupt, self._rank = error, rank
         event = self._waits_for
         if event is not None:
-            assert event._waiting is not None
-            event._waiting.remove(self)
+            event.remove(self)
             self._waits_for = None
             self._clock.ready.append((_step, self))
 
@@ -224,10 +245,7 @@ class Task(Generic[T]):
             self._clock.ready.append((_step, self))
             return
         self._waits_for = event
-        if event._waiting is None:
-            event._waiting = [self]
-        else:
-            event._waiting.append(self)
+        event.add(self)
 
 
 def _step(task: Task[Any]) -> None:

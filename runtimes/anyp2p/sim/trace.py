@@ -40,7 +40,11 @@ class Entry:
     """Of the bytes delivered, or of how a task ended."""
 
     def __str__(self) -> str:
-        where = "" if self.place == NOBODY else f" on machine {self.place}"
+        where = ""
+        if self.place != NOBODY:
+            where = f" on machine {self.place & 0xFF_FFFF}"
+            if self.place >> 24:
+                where += f" (host {self.place >> 24})"
         detail = ""
         if self.kind == "bytes":
             detail = f", {self.sum >> 32} bytes with crc {self.sum & 0xFFFF_FFFF:08x}"
@@ -141,7 +145,7 @@ def compare(a: Trace, b: Trace) -> Divergence | None:
     end = min(max(a.count, b.count), begin + CHECKPOINT)
     for index in range(begin, end):
         one, other = a.entry(index), b.entry(index)
-        if one is None and index < a.count or other is None and index < b.count:
+        if (one is None and index < a.count) or (other is None and index < b.count):
             return Divergence(begin, False, None, None)
         if one != other:
             return Divergence(index, True, one, other)
@@ -205,8 +209,7 @@ class Recorder:
     def happened(self, now: float, kind: str, place: int, number: int, detail: int = 0) -> None:
         """Something else happened; ``number`` tells with what, ``detail`` how."""
         pending = self._pending
-        pending.append(_pack(b"E", now, place, number, detail))
-        pending.append(kind.encode())
+        pending.append(_pack(b"E", now, place, number, detail) + kind.encode())
         if len(pending) >= BATCH:
             self._fold()
         if self._trace is not None:

@@ -9,8 +9,8 @@
       RST            --------------->      on_disconnected with an error
 
 Bytes arrive in order. A lost packet is a late one: it and all behind it wait for its
-retransmission. What meets a cut link waits too, and tries again after ever longer pauses, as TCP
-does. Each direction has one heap entry at most, whatever it carries.
+retransmission. What meets a cut link is held, and tries again after ever longer pauses, as TCP
+does; so is what comes to an end that does not read.
 
     outstanding   bytes sent and not yet read by the other runtime. Above ``socket_buffer`` the
                   sender is told that it is blocked; it may go on when half of it is free, and
@@ -47,8 +47,8 @@ class End:
     __slots__ = (
         "alive", "conn", "fin_received", "fin_sent", "full", "host", "local", "outstanding",
         "path", "paused", "peer", "remote",
-        "_ack_stalls", "_air", "_answered", "_armed", "_clock", "_key", "_last", "_network",
-        "_packets", "_queue", "_stalls", "_unacked", "_unblocking",
+        "_ack_stalls", "_air", "_answered", "_buffer", "_clock", "_held", "_key", "_last",
+        "_network", "_packets", "_stalls", "_unacked", "_unblocking",
     )  # fmt: skip
 
     peer: "End"
@@ -75,9 +75,9 @@ class End:
         self.paused = False
         self.outstanding = 0
         self._network = network
+        self._buffer = network.socket_buffer
         self._clock: Clock = network.clock
-        self._queue: deque[tuple[float, bytes | int]] = deque()
-        self._armed = False
+        self._held: deque[bytes | int] | None = None
         self._last = 0.0
         # What waits for the receiver's downlink: first byte there, last byte there, the bytes.
         self._air: deque[tuple[float, float, bytes | int]] | None = None
@@ -94,9 +94,9 @@ class End:
     def send(self, data: bytes) -> None:
         """Put bytes on their way; the host is told when that were enough."""
         size = len(data)
-        self.outstanding += size
+        outstanding = self.outstanding = self.outstanding + size
         self._launch(data, size)
-        if self.outstanding > self._network.socket_buffer and not self.full:
+        if outstanding > self._buffer and not self.full:
             self.full = True
             self.host.on_blocked(self.conn, True)
 
@@ -118,10 +118,8 @@ class End:
     def resume(self) -> None:
         """Read again, first of all what has come meanwhile."""
         self.paused = False
-        sender = self.peer
-        if sender._queue and not sender._armed:
-            sender._armed = True
-            self._clock.call_at(sender._queue[0][0], _arrive, sender)
+        if self.peer._held:
+            self._clock.ready.append((_release, self.peer))
 
     # What the network does with it.
 
@@ -144,8 +142,6 @@ class End:
         """This end is lost without a word to the other one."""
         if self.alive:
             self.alive = False
-            self._queue.clear()
-            self._air = None
             self.host.lost(self, error)
 
     # The way to the other end.
@@ -159,12 +155,8 @@ class End:
                 return
         if when < self._last:
             when = self._last
-        else:
-            self._last = when
-        self._queue.append((when, what))
-        if not self._armed:
-            self._armed = True
-            clock.call_at(when, _arrive, self)
+        self._last = when
+        clock.call_at(when, _arrive, (self, what))
 
     def _shape(self, what: bytes | int, size: int, path: "Path") -> float:
         """When the last byte arrives; negative when the receiver's downlink will decide that."""
@@ -210,27 +202,20 @@ class End:
 
     # Cut links.
 
-    def _stalled(self) -> bool:
-        """Nothing gets through: try again later, or give up."""
-        if not self.path.blocked:
-            return False
-        self._stalls += 1
-        if self._stalls > GIVE_UP:
-            self._queue.clear()
-            self.break_off(TimeoutError(ETIMEDOUT, "Connection timed out"))
-        else:
-            self._armed = True
-            self._clock.call_at(self._clock.now + self._pause(self._stalls), _arrive, self)
-        return True
+    def _hold(self, what: bytes | int) -> None:
+        """The link is cut, the other end does not read, or something else waits already."""
+        if self._held is None:
+            self._held = deque()
+        self._held.append(what)
+        if self.path.blocked and not self._stalls:
+            self._clock.call_at(self._clock.now + self._pause(1), _retry, self)
+            self._stalls = 1
 
     def _pause(self, tries: int) -> float:
         return min(self.path.timeout * 2.0 ** (tries - 1), MAX_TIMEOUT)
 
-    def _got(self, size: int) -> None:
-        """The other runtime has read so many bytes; the acknowledgement may be held up."""
-        if not self.path.cut:
-            self.outstanding -= size
-            return
+    def _hold_up(self, size: int) -> None:
+        """Bytes got there, but their acknowledgement may not get back: ask later."""
         if not self._unacked:
             self._ack_stalls = 1
             self._clock.call_at(self._clock.now + self._pause(1), _acknowledge, self)
@@ -238,7 +223,7 @@ class End:
 
     def _make_room(self) -> None:
         """Tell a blocked sender, one latency later, when half of the buffer is free."""
-        if not self._unblocking and self.outstanding <= self._network.socket_buffer // 2:
+        if not self._unblocking and self.outstanding <= self._buffer // 2:
             self._unblocking = True
             self._clock.call_at(self._clock.now + self.path.reverse.latency, _unblock, self)
 
@@ -266,59 +251,76 @@ def retransmissions(draw: float, size: int, path: "Path") -> float:
 # Called by the clock, with the end that sent.
 
 
-def _arrive(end: End) -> None:
-    if end.path.cut:
-        if end._stalled():
-            return
-        end._stalls = 0
-    clock, queue, peer = end._clock, end._queue, end.peer
-    now = clock.now
-    while queue and not peer.paused:
-        when, what = queue[0]
-        if when > now:
-            clock.call_at(when, _arrive, end)
-            break
-        queue.popleft()
-        if type(what) is bytes and peer.alive:
-            end._got(len(what))
-            end._network.recorder.delivered(now, peer.path.source.index, peer.conn, what)
-            peer.host.on_data(peer.conn, what)
+def _arrive(pair: tuple[End, bytes | int]) -> None:
+    end, what = pair
+    peer, path = end.peer, end.path
+    if peer.paused or path.blocked or end._held:
+        end._hold(what)
+    elif type(what) is bytes and peer.alive:
+        if path.cut:
+            end._hold_up(len(what))
         else:
-            peer._take(what)
+            end.outstanding -= len(what)
+        end._network.recorder.delivered(end._clock.now, peer.host.place, peer.conn, what)
+        peer.host.on_data(peer.conn, what)
+        if end.full:
+            end._make_room()
     else:
-        end._armed = False
-    if end.full:
-        end._make_room()
+        peer._take(what)
+
+
+def _release(end: End) -> None:
+    """What was held may go on, until something stops it again."""
+    held, end._held = end._held, None
+    while held and not end.peer.paused and not end._held:
+        _arrive((end, held.popleft()))
+    if held:
+        if end._held:
+            end._held.extend(held)
+        else:
+            end._held = held
+
+
+def _retry(end: End) -> None:
+    """TCP sends again what met a cut link."""
+    if not end.path.blocked:
+        end._stalls = 0
+        _release(end)
+        return
+    end._stalls += 1
+    if end._stalls > GIVE_UP:
+        end._held = None
+        end.break_off(TimeoutError(ETIMEDOUT, "Connection timed out"))
+    else:
+        end._clock.call_at(end._clock.now + end._pause(end._stalls), _retry, end)
 
 
 def _touch_down(end: End) -> None:
     """A first byte is at the receiver's downlink, which takes one thing after the other."""
     air, machine, clock = end._air, end.path.to, end._clock
-    if not air:
-        return  # the connection broke meanwhile
+    assert air
     _, when, what = air.popleft()
     if machine.down_rate is not None and type(what) is bytes:
         start = max(clock.now, machine.down_free)
         machine.down_free = start + len(what) / machine.down_rate
         when = max(when, machine.down_free)
     when = end._last = max(when, end._last)
-    end._queue.append((when, what))
-    if not end._armed:
-        end._armed = True
-        clock.call_at(when, _arrive, end)
+    clock.call_at(when, _arrive, (end, what))
     if air:
         clock.call_at(air[0][0], _touch_down, end)
 
 
 def _unblock(end: End) -> None:
     end._unblocking = False
-    if end.alive and end.outstanding <= end._network.socket_buffer:
+    if end.alive and end.outstanding <= end._buffer:
         end.full = False
         end.host.on_blocked(end.conn, False)
 
 
 def _acknowledge(end: End) -> None:
     """Acknowledgements were held up by a cut link."""
+    if not end.alive:
+        return
     if end.path.reverse.blocked:
         end._ack_stalls += 1
         if end._ack_stalls > GIVE_UP:

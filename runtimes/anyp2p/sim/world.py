@@ -84,6 +84,7 @@ class World:
         self,
         key: PrivateKey | None = None,
         *,
+        beside: Where | None = None,
         name: str | None = None,
         ip: str | None = None,
         up: float | None = None,
@@ -92,9 +93,12 @@ class World:
     ) -> Host:
         """A peer on a machine of its own, started with ``async with`` as anywhere.
 
-        ``up`` and ``down`` bound its access link, in bytes per second. The other options are those
-        of every host.
+        ``up`` and ``down`` bound its access link, in bytes per second. With ``beside`` it lives on
+        the machine of another host, and both reach each other by 127.0.0.1. The other options are
+        those of every host.
         """
+        if beside is not None:
+            return self._find(beside).guest(key, options)
         return self._machine(name, ip, key, up, down, None, (), options).start()
 
     def machine(
@@ -164,17 +168,15 @@ class World:
     ) -> Task[T]:
         """Run a coroutine function beside the others; with ``on`` it ends with that host."""
         self._spawned += 1
-        place = NOBODY if on is None else on.machine.index
+        place = NOBODY if on is None else on.place
         if name is None:
-            name = getattr(function, "__qualname__", type(function).__name__)
+            name = str(getattr(function, "__qualname__", type(function).__name__))
 
         def on_done(task: Task[Any]) -> None:
             del self._tasks[task]
             if on is not None:
                 on.tasks.pop(task, None)
-            self._recorder.happened(
-                self._clock.now, "task", place, task.number, _outcome_of(task)
-            )
+            self._recorder.happened(self._clock.now, "task", place, task.number, _outcome_of(task))
 
         task = Task(self._clock, self._spawned, name, function, args, on_done)
         self._tasks[task] = None
@@ -260,7 +262,7 @@ class World:
         oneway: bool = False,
     ) -> None:
         """Change the path between two machines; ``oneway``: only that from ``a`` to ``b``."""
-        there = self._network.path(self._network.find(a), self._network.find(b))
+        there = self._network.path(self._find(a), self._find(b))
         for path in (there,) if oneway else (there, there.reverse):
             if latency is not None:
                 path.latency = check_time("latency", latency)
@@ -271,9 +273,7 @@ class World:
         there.refresh()
         there.reverse.refresh()
 
-    def partition(
-        self, a: Group, b: Group | None = None, *, oneway: bool = False
-    ) -> Partition:
+    def partition(self, a: Group, b: Group | None = None, *, oneway: bool = False) -> Partition:
         """Cut ``a`` off from ``b``, or from everyone else; nothing is told to either.
 
         ``oneway``: what goes from ``a`` to ``b`` is lost, the other direction works.
@@ -291,9 +291,9 @@ class World:
 
     def reset(self, a: Where, b: Where | None = None) -> int:
         """Reset the connections of a machine, or those to another one; returns how many."""
-        machine = self._network.find(a)
-        other = None if b is None else self._network.find(b)
-        ends = [] if machine.host is None else machine.host.ends
+        machine = self._find(a)
+        other = None if b is None else self._find(b)
+        ends = [end for host in machine.hosts for end in host.ends]
         ends = [end for end in ends if other in (None, end.path.to)]
         for end in ends:
             for one in (end, end.peer):
@@ -302,11 +302,11 @@ class World:
 
     def crash(self, where: Where, *, silent: bool = False) -> None:
         """End the host of a machine at once; see ``Machine.crash``."""
-        self._network.find(where).crash(silent=silent)
+        self._find(where).crash(silent=silent)
 
     def restart(self, where: Where) -> Host:
         """Start a new host after a crash; see ``Machine.restart``."""
-        return self._network.find(where).restart()
+        return self._find(where).restart()
 
     def churn(
         self,
@@ -322,13 +322,16 @@ class World:
         ``graceful`` is the share of departures in which a program is stopped in order, ``silent``
         that in which the power fails; the rest are crashes.
         """
-        found = [self._network.find(where) for where in machines]
+        found = [self._find(where) for where in machines]
         return Churn(self, found, up, down, graceful, silent)
+
+    def _find(self, where: Where) -> Machine:
+        return self._network.find(where.machine if isinstance(where, Host) else where)
 
     def _group(self, group: Group) -> Sequence[Machine]:
         if isinstance(group, str | Machine | Host):
-            return [self._network.find(group)]
-        return [self._network.find(where) for where in group]
+            return [self._find(group)]
+        return [self._find(where) for where in group]
 
     # The record.
 
@@ -362,7 +365,7 @@ def _crypto(security: str) -> Crypto:
     if security == "null":
         return NullCrypto()
     if security == "noise":
-        from ..providers.crypto import Cryptography
+        from anyp2p.providers.crypto import Cryptography
 
         return RememberingCrypto(Cryptography())
     raise LocalError(f"security is 'null' or 'noise', not {security!r}")

@@ -1,0 +1,1 @@
+"""Kademlia: finding peers, values and providers by walking a network that nobody runs."""
