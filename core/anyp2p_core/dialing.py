@@ -138,7 +138,8 @@ class Dialing:
         """Give up a dial; one that is over is ignored."""
         found = self._dials.get(dial)
         if found is not None:
-            self._over(found)
+            self._forget(found)
+            self._drop_attempts(found)
 
     def failed(self, conn: int, error: Exception, now: float) -> None:
         """A connection did not come about; ignored when it belongs to no dial."""
@@ -151,29 +152,38 @@ class Dialing:
     def connected(self, conn: int, peer: PeerId) -> Multiaddr | None:
         """A peer is connected, by us or by itself: every dial to it has succeeded.
 
-        Returns the address that we dialed, None if the peer came to us.
+        Returns the address that we dialed, None if the peer came to us. Then what is under way for
+        the dial goes on: the peer may be dropping its own connection in favour of one of ours.
         """
         address = None
         dial = self._attempts.pop(conn, None)
         if dial is not None:
             address, timer = dial.attempts.pop(conn)
             self._owner.timers.cancel(timer)
-            self._over(dial)
-            self._owner.emit(PeerConnected(dial.id, peer, conn))
+            self._succeeded(dial, peer, conn)
+            self._drop_attempts(dial)
         dial = self._by_peer.get(peer)
         if dial is not None:
-            self._over(dial)
-            self._owner.emit(PeerConnected(dial.id, peer, conn))
+            self._succeeded(dial, peer, conn)
+            if address is not None:
+                self._drop_attempts(dial)
         return address
+
+    def _succeeded(self, dial: PeerDial, peer: PeerId, conn: int) -> None:
+        if dial.id in self._dials:
+            self._forget(dial)
+            self._owner.emit(PeerConnected(dial.id, peer, conn))
 
     def _next(self, dial: PeerDial, now: float) -> None:
         """Start the next address, or end the dial when none is left and none is under way."""
         owner = self._owner
+        if dial.id not in self._dials:
+            return  # the last of its attempts are ending
         timers, limits = owner.timers, owner.limits
         timers.cancel(dial.timer)
         dial.timer = 0
         if dial.exhausted:
-            self._over(dial)
+            self._forget(dial)
             owner.emit(DialFailed(dial.id, dial.error()))
             return
         if not dial.queue or len(dial.attempts) >= limits.max_parallel_dials:
@@ -200,15 +210,17 @@ class Dialing:
             owner.act(CloseConnection(conn, abort=True))
             self.failed(conn, error, now)
 
-    def _over(self, dial: PeerDial) -> None:
-        """Forget a dial and drop what is still under way for it."""
-        owner = self._owner
-        owner.timers.cancel(dial.timer)
-        self._dials.pop(dial.id, None)
-        if dial.peer is not None and self._by_peer.get(dial.peer) is dial:
+    def _forget(self, dial: PeerDial) -> None:
+        """A dial is over: nothing new is started for it."""
+        self._owner.timers.cancel(dial.timer)
+        del self._dials[dial.id]
+        if dial.peer is not None:
             del self._by_peer[dial.peer]
+
+    def _drop_attempts(self, dial: PeerDial) -> None:
+        owner = self._owner
         for conn, (_, timer) in dial.attempts.items():
             owner.timers.cancel(timer)
-            self._attempts.pop(conn, None)
+            del self._attempts[conn]
             owner.act(CloseConnection(conn, abort=True))
         dial.attempts.clear()

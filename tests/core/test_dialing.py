@@ -335,15 +335,30 @@ def test_whoever_answers_ends_the_dial_of_its_own_id_too():
     assert owner.closed() == [first.conn] and owner.nothing_is_left()
 
 
-def test_a_peer_that_comes_to_us_ends_the_dial():
+def test_a_peer_that_comes_to_us_ends_the_dial_but_not_its_attempts():
     owner = Owner()
-    request = owner.dial(PEER, addresses(3))
+    request = owner.dial(PEER, addresses(4))
     owner.wait(0.3)
     first, second = owner.dials()
     assert owner.connected(999) is None
     assert owner.events == [PeerConnected(request, PEER, 999)]
-    assert owner.closed() == [first.conn, second.conn] and owner.nothing_is_left()
+    owner.wait(1)
+    assert len(owner.dialing) == 0 and owner.dials() == [] == owner.closed()
     assert owner.connected(1000, OTHER) is None and len(owner.events) == 1
+    owner.failed(first.conn)
+    assert not owner.nothing_is_left()
+    assert owner.connected(second.conn) == second.address
+    assert len(owner.events) == 1 and owner.nothing_is_left()
+
+
+def test_attempts_that_outlive_their_dial_end_in_time():
+    owner = Owner()
+    owner.dial(PEER, addresses(1))
+    (only,) = owner.dials()
+    owner.connected(999)
+    assert owner.dial(PEER, addresses(1)) != 0  # a new dial, which is not confused with it
+    owner.wait(owner.limits.dial_timeout + 1)
+    assert only.conn in owner.closed() and owner.nothing_is_left()
 
 
 def test_cancel():
@@ -507,8 +522,8 @@ def test_the_peer_connects_while_we_dial_it():
     (dial,) = pair.b.of(Dial)
     (event,) = pair.b.of(PeerConnected)
     assert (event.dial, event.conn) == (request, pair.b.conn)
-    assert CloseConnection(dial.conn, abort=True) in pair.b.actions
-    a.disconnected(dial.conn, None, pair.now)
+    assert not pair.b.of(CloseConnection)
+    a.dial_failed(dial.conn, ConnectionRefusedError("refused"), pair.now)
     pair.run()
     assert not pair.b.of(DialFailed) and a.connections(b.peer_id)
     assert not {"dial", "dial the next address"} & set(a.timers.reasons())

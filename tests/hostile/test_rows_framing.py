@@ -381,6 +381,8 @@ def test_promise_5_time_that_jumps(years):
     for _ in range(5):
         arena.node.handle_timeout(arena.now)
         arena.run()
+    assert not authenticated.closed  # whoever slept is asked once more, then given its time
+    arena.wait(61)
     for peer in (authenticated, half_way):
         assert peer.closed and isinstance(arena.why(peer), TimedOut)
     assert len(arena.of(DialFailed)) == 1

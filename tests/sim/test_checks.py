@@ -7,7 +7,6 @@ import pytest
 
 from anyp2p.sim import Task, World
 from anyp2p.testing import CHECKS, Check, Loop, run_check
-from anyp2p.testing.connecting import both_dial_at_once
 from anyp2p.testing.kit import Kit
 from anyp2p.testing.loops import Counted
 
@@ -83,17 +82,10 @@ def test_check(check: Check) -> None:
 
 @pytest.mark.parametrize(
     "check",
-    [check for check in SIMULATED if check.__name__ not in (*LONG, "both_dial_at_once")],
+    [check for check in SIMULATED if check.__name__ not in LONG],
     ids=lambda check: check.__name__,
 )
 def test_check_without_security(check: Check) -> None:
-    run(check, "null")
-
-
-@pytest.mark.xfail(strict=True, reason="each side drops its dial when the other's arrives first")
-@pytest.mark.parametrize("check", [both_dial_at_once])
-def test_both_dial_at_once_without_early_muxer(check: Check) -> None:
-    """Where the muxer is negotiated, a listener is upgraded before its dialer."""
     run(check, "null")
 
 

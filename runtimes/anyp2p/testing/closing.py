@@ -213,7 +213,7 @@ async def a_peer_that_only_stays_is_left(kit: Kit) -> None:
         client._pause_reading(client.node.connections()[0].id)
         while connection.blocked_since is None:
             held.append(await pair.open("/pour/1"))
-            await kit.loop.sleep(0)
+            await kit.loop.sleep(0.001)
         client._close_transport(client.node.connections()[0].id, False)
         await kit.eventually(lambda: not server.node._connections, "the transport is kept open")
         client.node.abort(client.node.connections()[0].id, client.now())
