@@ -121,6 +121,11 @@ class Listener(_Negotiation):
         self._supports = supports
         self._proposals = 0
 
+    @property
+    def refused(self) -> bool:
+        """Whether the peer has proposed something, and nothing that is supported."""
+        return self._proposals > 0 and self.protocol is None
+
     def _on_line(self, line: bytes) -> None:
         if self._proposals == MAX_PROPOSALS:
             raise NegotiationError(f"the peer made more than {MAX_PROPOSALS} proposals")

@@ -3,7 +3,8 @@
     outbound   open -> proposing -> agreed: the handler owns the stream
                                  -> refused, ended or late: reset, on_fail
     inbound    SYN  -> listening -> agreed: the handler owns the stream
-                                 -> refused, ended or late: reset
+                                 -> ended: closed; broken or late: reset
+                                 -> broken behind a refusal: closed, what comes is dropped
 
 With one proposed protocol the handler gets the stream at once and may write; what it wrote is
 discarded by a peer that refuses, and ``on_fail`` then follows ``on_open``.
@@ -138,7 +139,12 @@ class Inbound:
         try:
             rest = self._listener.receive(data)
         except RemoteError:
-            self.expire(now)
+            if self._listener.refused:  # early data: a reset could overtake the refusal
+                self._over(stream.id, None)
+                stream.write_eof()
+                stream.stop_reading()
+            else:
+                self.expire(now)
             return
         if rest is None:
             stream.credit(len(data), now)

@@ -28,10 +28,19 @@ from anyp2p_core import (
 from anyp2p_core.connection import Connection
 from anyp2p_core.envelope import seal_peer_record
 from anyp2p_core.multistream import MAX_PROPOSALS, encode
-from anyp2p_core.negotiation import NEGOTIATION_FAILED, Inbound
+from anyp2p_core.negotiation import Inbound
 from anyp2p_core.noise import Noise
 from anyp2p_core.varint import delimited
-from anyp2p_core.yamux_frame import ACK, FIN, GO_AWAY, RST, SYN, WINDOW_UPDATE, encode as frame
+from anyp2p_core.yamux_frame import (
+    ACK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    encode as frame,
+)
 
 FAR = Multiaddr("/ip4/203.0.113.9/tcp/4001")
 
@@ -69,7 +78,7 @@ def test_row_1_ten_thousand_connections_of_a_byte_now_and_then():
     assert arena.survives()
     lorises.clear()
     arena.events.clear()
-    assert counted(Connection, Noise) == before
+    assert counted(Connection, Noise) <= before
     arena.wait(60)
     assert arena.node.timers.reasons() == ["keepalive"]
     assert arena.empty()
@@ -85,9 +94,9 @@ def test_row_5_and_6_questions_without_end(line):
     attacker.send(frame(WINDOW_UPDATE | SYN, 1, 0))
     attacker.send(data_frame(0, 1, HEADER + line * (200_000 // len(line))))
     answers = [one for one in attacker.frames() if one[1] == 1]
-    assert answers[-1][:3] == (WINDOW_UPDATE | RST, 1, NEGOTIATION_FAILED)
+    assert [one[:3] for one in answers if one[0] & FIN] == [(DATA | FIN, 1, 0)]
     said = b"".join(payload for _, _, _, payload in answers)
-    assert said in (b"", HEADER + b"\x03na\n" * MAX_PROPOSALS)
+    assert said == HEADER + b"\x03na\n" * MAX_PROPOSALS
     assert attacker.raw_received - got <= 4 * (attacker.raw_sent - sent)
     assert not attacker.closed and arena.survives() and arena.empty()
 
@@ -122,7 +131,7 @@ def test_row_7_ten_thousand_streams_that_propose_nothing():
         arena.wait(1)
     assert arena.survives()
     arena.wait(11)
-    assert counted(Inbound) == before
+    assert counted(Inbound) <= before
     assert not connection.muxer.streams
     assert arena.empty()
 
@@ -136,8 +145,9 @@ def test_row_8_early_data_behind_a_refused_proposal_reaches_no_handler():
     )
     (opened,) = arena.of(StreamOpened)
     assert arena.node.stream_read(opened.stream, 100, arena.now) == b"for the application"
-    refused = [one[:3] for one in attacker.frames() if one[1] == 1]
-    assert refused[-1] == (WINDOW_UPDATE | RST, 1, NEGOTIATION_FAILED)
+    refused = [one for one in attacker.frames() if one[1] == 1]
+    assert refused[-1][:3] == (DATA | FIN, 1, 0)
+    assert b"".join(payload for _, _, _, payload in refused) == HEADER + b"\x03na\n"
     connection = arena.node.connections(attacker.key.peer_id)[0]
     assert connection.muxer.unread == 0
     arena.node.stream_close(opened.stream, arena.now)

@@ -37,6 +37,11 @@ type command struct {
 	Protocols        []protocol.ID
 	Code             network.StreamErrorCode
 
+	Addresses             []string
+	CID                   string
+	Key, Value, Multihash hexBytes
+	Timeout               float64
+
 	start time.Time
 }
 

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/event"
@@ -64,6 +65,9 @@ type node struct {
 	mu         sync.Mutex
 	identified map[peer.ID]event.EvtPeerIdentificationCompleted
 	failed     map[peer.ID]error
+
+	dht         *dht.IpfsDHT // nil unless started with --dht
+	dhtProtocol protocol.ID
 }
 
 // emit prints one JSON line.
@@ -85,6 +89,10 @@ func (n *node) run(c *command) {
 	answer, err := fields{}, fmt.Errorf("unknown command %s", c.Cmd)
 	if f := commands[c.Cmd]; f != nil {
 		answer, err = f(n, network.WithNoDial(ctx, "dial first"), c)
+	} else if f := dhtCommands[c.Cmd]; f != nil && n.dht == nil {
+		err = errors.New("started without --dht")
+	} else if f != nil {
+		answer, err = f(n, ctx, c)
 	}
 	if err != nil {
 		answer = fields{"error": strings.ReplaceAll(err.Error(), "\n", " ")}
@@ -275,6 +283,8 @@ func main() {
 	keyType := flag.String("key", "ed25519", "kind of the random identity")
 	muxers := flag.String("muxers", "yamux", "only yamux")
 	security := flag.String("security", "noise", "only noise")
+	dhtMode := flag.String("dht", "off", "off, server or client")
+	dhtProtocol := flag.String("dht-protocol", "/ipfs/kad/1.0.0", "name of the DHT's protocol")
 	flag.Parse()
 	if *muxers != "yamux" || *security != "noise" {
 		log.Fatal("this peer speaks noise and yamux only")
@@ -285,6 +295,9 @@ func main() {
 	agent := "conformance-go/" + libraryVersion()
 	n, err := start(listen, *keyType, agent)
 	if err != nil {
+		log.Fatal(err)
+	}
+	if err = n.startDHT(*dhtMode, *dhtProtocol); err != nil {
 		log.Fatal(err)
 	}
 	addresses, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.ID(), Addrs: n.Addrs()})
