@@ -24,15 +24,19 @@ PROGRESS_EVERY = 0.25
 class _Pump:
     """Writes a number of zero bytes and then the end, as fast as the stream takes them."""
 
-    __slots__ = ("left", "_stream")
+    __slots__ = ("left", "_connection", "_stream")
 
-    def __init__(self, stream: Stream, size: int) -> None:
+    def __init__(self, connection: Connection, stream: Stream, size: int) -> None:
         self.left = size
+        self._connection = connection
         self._stream = stream
 
     def run(self, now: float) -> None:
         """Go on; ``on_writable`` of the stream has to call it again."""
         stream = self._stream
+        if self._connection.closing:  # which delivers what was written, but waits for no more
+            stream.reset()
+            return
         while self.left:
             chunk = CHUNK if self.left >= len(CHUNK) else CHUNK[: self.left]
             taken = stream.write(chunk)
@@ -63,7 +67,7 @@ class PerfRun:
         self._first: float | None = None
         self._stream = connection.open_stream((PROTOCOL,), self._on_open, self.fail, now)
         self._stream.write(download.to_bytes(8, "big"))
-        self._pump = _Pump(self._stream, upload)
+        self._pump = _Pump(connection, self._stream, upload)
         self._pump.run(now)
 
     def fail(self, error: Exception, now: float) -> None:
@@ -124,9 +128,10 @@ class PerfRun:
 class _Responder:
     """The other side: read the number, drain to the end, send as many bytes."""
 
-    __slots__ = ("_header", "_stream")
+    __slots__ = ("_connection", "_header", "_stream")
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, connection: Connection, stream: Stream) -> None:
+        self._connection = connection
         self._header = b""
         self._stream = stream
         stream.on_data = self._on_data
@@ -141,7 +146,7 @@ class _Responder:
         if len(self._header) < 8:
             self._stream.reset()
             return
-        pump = _Pump(self._stream, int.from_bytes(self._header, "big"))
+        pump = _Pump(self._connection, self._stream, int.from_bytes(self._header, "big"))
         self._stream.on_writable = pump.run
         pump.run(now)
 
@@ -168,4 +173,4 @@ class Perf(Service):
             run.fail(LocalError("the run was cancelled"), now)
 
     def on_stream(self, connection: Connection, stream: Stream, protocol: str, now: float) -> None:
-        _Responder(stream)
+        _Responder(connection, stream)

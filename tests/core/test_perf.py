@@ -369,3 +369,16 @@ def test_row_13_we_close_while_the_peer_does_not_read():
     pair.wait(1.1)
     assert pair.ours.of(CloseConnection) and not pair.open
     assert pair.node.timers.reasons() == []
+
+
+def test_row_13_we_close_while_the_peer_reads_on_and_on():
+    pair = serving()
+    pair.wire.reading = False
+    pair.wire.finish(b"\xff" * 8)
+    pair.run()
+    pair.node.close(pair.ours.conn, pair.now)
+    pair.wire.catch_up(pair.now)
+    pair.run()
+    pair.wait(0.1)
+    assert pair.wire.reset is not None and pair.ours.of(CloseConnection)
+    assert not any(one.abort for one in pair.ours.of(CloseConnection))
