@@ -244,15 +244,15 @@ class Connection:
         """The connection is over, in order if ``error`` is None."""
         if self.error is not None:
             return
-        where = self.peer or self.remote
         if error is None and self.muxer is not None and self.muxer.peer_gone_away:
             code = self.muxer.peer_gone_away
             error = MuxerError(f"the peer ended the session with code {code:#x}", code)
+        where = self.peer or self.remote
         if error is None:
-            self.error = ConnectionLost(f"the connection to {where} was closed")
+            self.error = ConnectionLost("the connection to {} was closed", where)
         else:
             self.reason = error
-            self.error = ConnectionLost(f"the connection to {where} ended: {error}")
+            self.error = ConnectionLost("the connection to {} ended: {}", where, error)
             self.error.__cause__ = error
         self.closing = True
         self._owner.cancel(self._negotiation_timer)

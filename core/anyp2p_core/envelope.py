@@ -174,8 +174,5 @@ def _signed(domain: str, payload_type: bytes, payload: bytes) -> bytes:
 
 def _listed(address: Multiaddr, peer_id: PeerId) -> Multiaddr | None:
     """The address as the peer's own record has it: without its id; None if it is of no use."""
-    if address.names[-1] != "p2p":
-        return address
-    if address.components[-1].raw != bytes(peer_id):
-        return None
-    return address.decapsulate(f"/p2p/{peer_id}")
+    where, named = address.split_peer()
+    return where if named is None or named == bytes(peer_id) else None

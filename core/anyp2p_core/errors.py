@@ -62,7 +62,18 @@ class TimedOut(RemoteError, TimeoutError):
 
 
 class ConnectionLost(Error, ConnectionError):
-    """The connection ended; the message says why and whose decision it was."""
+    """The connection ended; the message says why and whose decision it was.
+
+    ``parts`` go into ``message`` when somebody reads it: connections end often, and mostly nobody
+    does.
+    """
+
+    def __init__(self, message: str, *parts: object) -> None:
+        super().__init__(message)
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return super().__str__().format(*self.parts)
 
 
 class StreamReset(Error, ConnectionResetError):

@@ -123,6 +123,22 @@ class Multiaddr:
                 return protocol.to_text(raw)
         return None
 
+    def split_peer(self) -> "tuple[Multiaddr | None, bytes | None]":
+        """The address without a final /p2p component, and that component's multihash.
+
+        >>> where, peer = Multiaddr("/ip4/192.0.2.1/tcp/4001").split_peer()
+        >>> str(where), peer
+        ('/ip4/192.0.2.1/tcp/4001', None)
+        """
+        protocol, raw = self._parts[-1]
+        if protocol is not _P2P:
+            return self, None
+        if len(self._parts) == 1:
+            return None, raw
+        rest = Multiaddr.__new__(Multiaddr)
+        rest._set(self._parts[:-1], self._bytes[: -len(_encode((protocol, raw)))])
+        return rest, raw
+
     def encapsulate(self, other: "Multiaddr | str") -> "Multiaddr":
         """This address followed by another one."""
         return Multiaddr.from_bytes(self._bytes + _coerce(other)._bytes)
@@ -406,6 +422,7 @@ def _http_path_text(raw: bytes) -> str:
 _PORT = partial(_number, 2), _number_text
 _HOST = str.encode, bytes.decode, _check_host
 _UNIX = _Protocol("unix", 400, _VARIABLE, check=_check_path)
+_P2P = _Protocol("p2p", 421, _VARIABLE, _peer, multibase.b58encode, _check_peer)
 
 _PROTOCOLS = (
     _Protocol("ip4", 4, 4, _ip4, _ip4_text),
@@ -429,7 +446,7 @@ _PROTOCOLS = (
     _Protocol("udt", 301),
     _Protocol("utp", 302),
     _UNIX,
-    _Protocol("p2p", 421, _VARIABLE, _peer, multibase.b58encode, _check_peer),
+    _P2P,
     _Protocol("https", 443),
     _Protocol("onion", 444, 12, partial(_onion, 10), _onion_text, _check_onion),
     _Protocol("onion3", 445, 37, partial(_onion, 35), _onion_text, _check_onion),

@@ -347,9 +347,9 @@ class Node:
         limit = self.limits.max_connections
         if len(self._connections) >= limit:
             raise LimitReached(f"max_connections: {limit} connections are open; close some")
-        own = [_transport_part(address) for address in addresses]
         if peer is not None:
-            own += [_transport_part(address) for address in self.peers.addresses(peer, now)]
+            addresses = [*addresses, *self.peers.addresses(peer, now)]
+        own = [address.split_peer()[0] or address for address in addresses]
         return self._dialing.dial(peer, own, now)
 
     def cancel_dial(self, dial: RequestId) -> None:
@@ -677,14 +677,6 @@ class Node:
             self.peers.disconnected(peer, now)
         for service in self._services:
             service.on_disconnected(connection, now)
-
-
-def _transport_part(address: Multiaddr) -> Multiaddr:
-    """The address without a final /p2p component."""
-    last = address.components[-1]
-    if last.name == "p2p" and len(address.components) > 1:
-        return address.decapsulate(Multiaddr(f"/p2p/{last.value}")) or address
-    return address
 
 
 __all__ = ["Node"]

@@ -8,7 +8,7 @@ with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from anyp2p_core.identify import IdentifyInfo
 from anyp2p_core.multiaddr import Multiaddr
@@ -17,6 +17,9 @@ from anyp2p_core.peer_id import PeerId
 from .gevent_loop import Loop, finish
 from .gevent_stream import Stream
 from .host import PerfResult, Target
+
+if TYPE_CHECKING:
+    from .gevent_dht import Dht
 
 __all__ = ["Host", "Stream"]
 
@@ -31,6 +34,18 @@ class Host:
         self._loop = Loop(*args, **options)
         self.node = self._loop.node
         self.peer_id = self._loop.peer_id
+        self.dhts: tuple[Dht, ...] = ()
+        """The Kademlia networks that ``dht`` named, in that order."""
+        if self._loop.dhts:
+            from . import gevent_dht
+
+            self.dhts = tuple(map(gevent_dht.Dht, self._loop.dhts))
+
+    @property
+    def dht(self) -> "Dht":
+        """The Kademlia network, the first one if there are several. LocalError if there is none."""
+        assert self._loop.dht  # says what is missing
+        return self.dhts[0]
 
     @property
     def addresses(self) -> list[Multiaddr]:

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from anyp2p_core.errors import ConnectionLost, LocalError
 from anyp2p_core.events import (
@@ -54,6 +54,11 @@ from ._version import VERSION
 from .providers.entropy import fork_check
 from .services import default_services
 from .stream import Event, Stream
+
+if TYPE_CHECKING:
+    from anyp2p_core.kad.service import Kad
+
+    from .dht import Dht, Network
 
 log = logging.getLogger("anyp2p")
 
@@ -98,14 +103,16 @@ class BaseHost(ABC, Generic[S]):
         services: Iterable[Service] = (),
         echo: bool = False,
         perf: bool = False,
+        dht: "Network | Iterable[Network] | None" = None,
     ) -> None:
         """A fresh Ed25519 identity unless ``key`` is given.
 
         ``echo`` and ``perf`` serve these two test protocols, which let any peer use our bandwidth.
+        ``dht``: the Kademlia networks to be in, each a ``KadConfig`` or a ``Kad``.
         """
-        self.node = self._make_node(
-            key, agent=agent, limits=limits, services=default_services(services, echo, perf)
-        )
+        networks = [] if dht is None else _make_networks(dht)
+        running = [*default_services(services, echo, perf), *networks]
+        self.node = self._make_node(key, agent=agent, limits=limits, services=running)
         self._listen_on = [_multiaddr(address) for address in listen]
         self._handlers: dict[str, Handler[S]] = {}
         self._streams: dict[int, S] = {}
@@ -142,6 +149,12 @@ class BaseHost(ABC, Generic[S]):
             ),
             PerfFailed: lambda e: self._reject(e.request, e.error),
         }
+        self.dhts: tuple[Dht, ...] = ()
+        """The networks that ``dht`` named, in that order."""
+        if networks:
+            from .dht import join
+
+            self.dhts = join(self, networks)
 
     # What a runtime implements.
 
@@ -345,6 +358,13 @@ class BaseHost(ABC, Generic[S]):
         return self.node.connected_peers()
 
     @property
+    def dht(self) -> "Dht":
+        """The Kademlia network, the first one if there are several. LocalError if there is none."""
+        if not self.dhts:
+            raise LocalError("this host is in no DHT: make it with Host(dht=KadConfig(...))")
+        return self.dhts[0]
+
+    @property
     def closed(self) -> bool:
         """Whether it is over."""
         return self._state == "closed"
@@ -486,6 +506,9 @@ class BaseHost(ABC, Generic[S]):
             self.node.epoch = self._wall() - self.now()
             for address in self._listen_on:
                 await self.listen(address)
+            for dht in self.dhts:
+                dht.kad.start(self.now())
+            self.flush()
         except BaseException:
             await self.close()
             raise
@@ -582,7 +605,7 @@ class BaseHost(ABC, Generic[S]):
     def _on_closed(self, event: ConnectionClosed) -> None:
         if self._open.pop(event.conn, None) is not None:
             self._resolve(event.conn, None)
-            error = event.error or ConnectionLost(f"the connection to {event.peer} was closed")
+            error = event.error or ConnectionLost("the connection to {} was closed", event.peer)
             self._reject(-event.conn, error)
         if event.error is not None:
             log.debug("connection to %s ended: %s", event.peer or "an unknown peer", event.error)
@@ -654,6 +677,20 @@ class BaseHost(ABC, Generic[S]):
     internal_errors = 0
     """How often something was given up because of a fault of ours. Report it, please."""
 
+    def watch(self, kind: type, function: Callable[[Any], object]) -> None:
+        """Call a function with each event of the node that is of this very type.
+
+        It must not wait. What it raises is logged as an internal error.
+        """
+        before = self._dispatch.get(kind)
+
+        def both(event: Any) -> None:
+            assert before is not None
+            before(event)
+            function(event)
+
+        self._dispatch[kind] = function if before is None else both
+
     def forget(self, stream: int) -> None:
         """A stream object has closed itself."""
         self._streams.pop(stream, None)
@@ -689,6 +726,12 @@ _CLOSED = 0
 """The key of those who wait for the host to be closed; ids begin with 1."""
 
 
+def _make_networks(dht: "Network | Iterable[Network]") -> "list[Kad]":
+    from .dht import make_networks  # only hosts in a DHT load it
+
+    return make_networks(dht)
+
+
 def _multiaddr(address: Multiaddr | str) -> Multiaddr:
     return address if isinstance(address, Multiaddr) else Multiaddr(address)
 
@@ -705,13 +748,15 @@ def _peer_and_addresses(
         peer = target
     else:
         addresses.insert(0, target)
+    transports: list[Multiaddr] = []
     for address in addresses:
-        last = address.components[-1]
-        if last.name != "p2p":
+        transport, named = address.split_peer()
+        if transport is not None:
+            transports.append(transport)
+        if named is None:
             continue
-        named = PeerId.parse(last.value)
-        if peer is not None and named != peer:
-            raise LocalError(f"the addresses name two peers, {peer} and {named}")
-        peer = named
-    addresses = [a for a in addresses if [part.name for part in a.components] != ["p2p"]]
-    return peer, addresses
+        found = PeerId(named)
+        if peer is not None and found != peer:
+            raise LocalError(f"the addresses name two peers, {peer} and {found}")
+        peer = found
+    return peer, transports

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-from anyp2p_core.errors import DecodeError, ListenError, LocalError
+from anyp2p_core.errors import ListenError, LocalError
 from anyp2p_core.multiaddr import Multiaddr
 
 AddressInfo: TypeAlias = tuple[int, int, int, str, Any]
@@ -24,6 +24,8 @@ ACCEPT_PAUSE = 0.5
 """Seconds until we try again when the process has no file descriptor for an accepted connection."""
 BUFFER = 128 * 1024 - 64
 """One receive: larger temporary buffers cost page faults."""
+_IP4, _IP6, _TCP = b"\x04", b"\x29", b"\x06"
+"""Codes of multiaddr protocols."""
 
 
 def tcp_target(address: Multiaddr) -> tuple[str, int, int]:
@@ -102,11 +104,12 @@ def tcp_multiaddr(name: Any) -> Multiaddr | None:
     host, _, _ = str(name[0]).partition("%")
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]
-    family = "ip6" if ":" in host else "ip4"
+    six = ":" in host
     try:
-        return Multiaddr(f"/{family}/{host}/tcp/{name[1]}")
-    except DecodeError:
+        packed = socket.inet_pton(socket.AF_INET6 if six else socket.AF_INET, host)
+    except OSError:
         return None
+    return Multiaddr.from_bytes((_IP6 if six else _IP4) + packed + _TCP + name[1].to_bytes(2))
 
 
 BLOCKED = (BlockingIOError, InterruptedError)

@@ -18,6 +18,7 @@ import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
+import { dhtCommands, dhtServices } from './dht.mjs'
 
 const COMMAND_TIMEOUT = 60_000
 const MANY = 100_000
@@ -306,6 +307,7 @@ const commands = {
 async function run (c) {
   c.signal = AbortSignal.timeout(COMMAND_TIMEOUT)
   try {
+    if (c.cmd.startsWith('dht_') && node.services.dht == null) throw new Error('started without --dht')
     if (!Object.hasOwn(commands, c.cmd)) throw new Error(`unknown command ${c.cmd}`)
     emit({ id: c.id, ok: true, ...await commands[c.cmd](c) })
   } catch (error) {
@@ -320,7 +322,9 @@ const { values: options } = parseArgs({
     listen: { type: 'string', multiple: true, default: ['/ip4/127.0.0.1/tcp/0'] },
     key: { type: 'string', default: 'ed25519' },
     muxers: { type: 'string', default: 'yamux' },
-    security: { type: 'string', default: 'noise' }
+    security: { type: 'string', default: 'noise' },
+    dht: { type: 'string', default: 'off' },
+    'dht-protocol': { type: 'string', default: '/ipfs/kad/1.0.0' }
   }
 })
 if (!Object.hasOwn(KEYS, options.key)) throw new Error(`unknown key type ${options.key}`)
@@ -350,10 +354,13 @@ const node = await createLibp2p({
   services: {
     identify: identify({ runOnConnectionOpen: false, maxInboundStreams: MANY }),
     identifyPush: identifyPush({ maxInboundStreams: MANY }),
-    ping: ping({ maxInboundStreams: MANY, timeout: COMMAND_TIMEOUT })
+    ping: ping({ maxInboundStreams: MANY, timeout: COMMAND_TIMEOUT }),
+    ...dhtServices(options.dht, options['dht-protocol'])
   },
   start: false
 })
+
+Object.assign(commands, dhtCommands(node))
 
 // Identify runs on every new connection from here, so that the command can wait for its end.
 const identifying = new WeakMap() // connection -> promise

@@ -78,7 +78,7 @@ class Walk:
     """Seconds for one peer, from asking it; with the dial, if there is one."""
     max_asked: int = 256
     max_heard: int = 256
-    """Candidates of one path."""
+    """Candidates of one path that were not asked yet."""
     per_group: int = 3
     """Peers of one IP group among the candidates of one path, and in the result."""
 
@@ -166,6 +166,8 @@ class Query:
                     break
                 hop.state, hop.asked_at, hop.path = State.WAITING, now, path.index
                 path.in_flight += 1
+                for other in self._paths:
+                    other.asked(hop)
                 self._waiting[hop.peer] = hop
                 self.asked.append(hop)
                 hops.append(hop)
@@ -299,8 +301,8 @@ class _Path:
     """The candidates of one path, closest first."""
 
     __slots__ = (
-        "following", "in_flight", "index", "over", "_distances", "_groups", "_hops", "_region",
-        "_walk",
+        "following", "in_flight", "index", "over", "_distances", "_groups", "_heard", "_hops",
+        "_region", "_walk",
     )  # fmt: skip
 
     def __init__(self, walk: Walk, index: int, region: int) -> None:
@@ -312,6 +314,7 @@ class _Path:
         self.over = False
         self._distances: list[int] = []  # sorted
         self._groups: dict[bytes, list[int]] = {}  # distances, sorted
+        self._heard: list[int] = []  # distances of those that nobody asked yet, sorted
         self._hops: dict[int, Hop] = {}
         self._region = region
         self._walk = walk
@@ -342,10 +345,10 @@ class _Path:
 
     def admits(self, hop: Hop) -> bool:
         """Whether a peer is close enough, for its IP groups and at all."""
-        distance, distances = hop.distance, self._distances
+        distance, heard = hop.distance, self._heard
         if self.following or hop.state is State.FAILED or distance in self._hops:
             return False
-        if len(distances) >= self._walk.max_heard and distance > distances[-1]:
+        if len(heard) >= self._walk.max_heard and distance > heard[-1]:
             return False
         for group in hop.groups:
             same = self._groups.get(group)
@@ -362,11 +365,18 @@ class _Path:
                 # Whoever was asked already stays, but counts no more.
                 self._drop(self._hops[same.pop()], gone)
             insort(self._groups.setdefault(group, same), hop.distance)
-        if len(self._distances) >= self._walk.max_heard:
-            self._drop(self._hops[self._distances[-1]], gone)
+        if len(self._heard) >= self._walk.max_heard:
+            self._drop(self._hops[self._heard[-1]], gone)
         insort(self._distances, hop.distance)
         self._hops[hop.distance] = hop
+        if hop.state is State.HEARD:
+            insort(self._heard, hop.distance)
         return gone
+
+    def asked(self, hop: Hop) -> None:
+        """A peer, maybe one of these, is no mere candidate any more."""
+        if hop.distance in self._hops:
+            _remove(self._heard, hop.distance)
 
     def answered(self) -> Iterator[Hop]:
         """Those that answered, on this path or another, without those of crowded IP groups."""
@@ -377,7 +387,7 @@ class _Path:
     def discard(self, hop: Hop) -> None:
         """Forget a peer that is of no use, if it is here."""
         if self._hops.pop(hop.distance, None) is not None:
-            del self._distances[bisect_left(self._distances, hop.distance)]
+            _remove(self._distances, hop.distance)
             for group in hop.groups:
                 same = self._groups.get(group, [])
                 if hop.distance in same:
@@ -388,11 +398,17 @@ class _Path:
     def _drop(self, hop: Hop, gone: list[Hop]) -> None:
         if hop.state is State.HEARD:
             self.discard(hop)
+            _remove(self._heard, hop.distance)
             gone.append(hop)
 
     def _view(self) -> Iterator[Hop]:
         """The candidates by distance, without those of crowded IP groups."""
         return _diverse((self._hops[one] for one in self._distances), self._walk.per_group)
+
+
+def _remove(ascending: list[int], distance: int) -> None:
+    """Take a distance out of a sorted list that has it."""
+    del ascending[bisect_left(ascending, distance)]
 
 
 def _diverse(hops: Iterable[Hop], per_group: int) -> Iterator[Hop]:

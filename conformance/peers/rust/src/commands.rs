@@ -14,6 +14,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::dht;
 use crate::node::{Fault, Handle};
 use crate::serve::{
     AFTER_EOF, CHUNK, ECHO, PERF, PING, RESET_ME, WATCH_RESET, drain, hex, was_reset, write_zeros,
@@ -57,11 +58,12 @@ pub async fn perform(node: &Handle, command: &Value) -> Result<Value> {
         "cpu" => Ok(json!({"seconds": cpu_seconds(), "rss": resident_bytes()})),
         "open_stream" => open_stream(node, command).await,
         "stop" => Ok(json!({})),
+        name if name.starts_with("dht_") => dht::perform(node, name, command).await,
         _ => Err(format!("unknown command {name}").into()),
     }
 }
 
-fn peer(command: &Value) -> Result<PeerId> {
+pub fn peer(command: &Value) -> Result<PeerId> {
     Ok(command["peer"].as_str().ok_or("the argument peer is missing")?.parse()?)
 }
 
@@ -69,7 +71,7 @@ fn address(command: &Value) -> Result<Multiaddr> {
     Ok(command["address"].as_str().ok_or("the argument address is missing")?.parse()?)
 }
 
-fn number(command: &Value, name: &str, default: Option<u64>) -> Result<u64> {
+pub fn number(command: &Value, name: &str, default: Option<u64>) -> Result<u64> {
     match (&command[name], default) {
         (Value::Null, Some(default)) => Ok(default),
         (value, _) => {
@@ -78,11 +80,17 @@ fn number(command: &Value, name: &str, default: Option<u64>) -> Result<u64> {
     }
 }
 
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.is_ascii() && text.len().is_multiple_of(2);
+    let pairs = (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok());
+    pairs.take_while(|_| digits).collect::<Option<Vec<_>>>().filter(|_| digits)
+}
+
 async fn open(node: &Handle, command: &Value, protocol: &'static str) -> Result<Stream> {
     Ok(node.open(peer(command)?, None, vec![StreamProtocol::new(protocol)]).await?.0)
 }
 
-async fn dial(node: &Handle, to: Multiaddr) -> Result<Value> {
+pub async fn dial(node: &Handle, to: Multiaddr) -> Result<Value> {
     let known = node.connections().await?;
     let peer = match to.iter().last() {
         Some(Protocol::P2p(peer)) if known.contains_key(&peer) => peer,

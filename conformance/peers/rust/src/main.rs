@@ -1,7 +1,9 @@
 //! A conformance peer on rust-libp2p: JSON lines on stdin and stdout, as PROTOCOL.md describes.
 
 mod commands;
+mod dht;
 mod node;
+mod records;
 mod serve;
 mod streams;
 
@@ -12,6 +14,8 @@ use std::time::Duration;
 use futures::channel::mpsc;
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
+use libp2p::kad::{Mode, PROTOCOL_NAME};
+use libp2p::swarm::StreamProtocol;
 use rsa::pkcs8::EncodePrivateKey;
 use serde_json::{Value, json};
 
@@ -24,6 +28,8 @@ struct Options {
     listen: Vec<Multiaddr>,
     key: String,
     record: bool,
+    dht: Option<Mode>,
+    dht_protocol: StreamProtocol,
 }
 
 fn main() {
@@ -37,7 +43,11 @@ fn start() -> Result<(), Fault> {
     let options = options(std::env::args().skip(1))?;
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
-        let mut node = Node::new(generate(&options.key)?, options.record)?;
+        let mut node = Node::new(
+            generate(&options.key)?,
+            options.record,
+            options.dht.map(|mode| (mode, options.dht_protocol)),
+        )?;
         let addresses = node.listen(options.listen).await?;
         emit(json!({
             "event": "ready",
@@ -55,13 +65,23 @@ fn start() -> Result<(), Fault> {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Fault> {
-    let mut options = Options { listen: Vec::new(), key: "ed25519".into(), record: false };
+    let mut options = Options {
+        listen: Vec::new(),
+        key: "ed25519".into(),
+        record: false,
+        dht: None,
+        dht_protocol: PROTOCOL_NAME,
+    };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
         match (name.as_str(), value.as_str()) {
             ("--listen", _) => options.listen.push(value.parse()?),
             ("--key", _) => options.key = value,
             ("--record", "none" | "older") => options.record = value == "older",
+            ("--dht", "off") => options.dht = None,
+            ("--dht", "server") => options.dht = Some(Mode::Server),
+            ("--dht", "client") => options.dht = Some(Mode::Client),
+            ("--dht-protocol", _) => options.dht_protocol = StreamProtocol::try_from_owned(value)?,
             ("--muxers", "yamux") | ("--security", "noise") => {}
             _ => Err(format!("cannot do {name} {value}"))?,
         }

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use futures::channel::{mpsc, oneshot};
 use futures::prelude::*;
+use libp2p::kad::Mode;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{
     ConnectionId, NetworkBehaviour, NotifyHandler, StreamProtocol, Swarm, SwarmEvent,
 };
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, identity, noise, tcp, yamux};
 
+use crate::dht::{self, Dht, Queries};
 use crate::streams::{self, Opened};
 
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -29,6 +32,7 @@ const MOST_STREAMS: usize = 4096;
 pub struct Protocols {
     identify: identify::Behaviour,
     streams: streams::Behaviour,
+    dht: Toggle<Dht>,
 }
 
 pub struct Node {
@@ -43,11 +47,15 @@ struct State {
     dialing: HashMap<ConnectionId, oneshot::Sender<Result<Dialed, String>>>,
     closing: HashMap<ConnectionId, Vec<oneshot::Sender<()>>>,
     identifying: HashMap<PeerId, Vec<oneshot::Sender<identify::Info>>>,
+    queries: Queries,
 }
 
 impl Node {
     /// `record`: let identify send a signed peer record, which is in libp2p's older format.
-    pub fn new(key: identity::Keypair, record: bool) -> Result<Node, Fault> {
+    /// `dht`: what to be in the Kademlia network of that protocol.
+    pub fn new(
+        key: identity::Keypair, record: bool, dht: Option<(Mode, StreamProtocol)>,
+    ) -> Result<Node, Fault> {
         let muxer = || {
             let mut config = yamux::Config::default();
             config.set_max_num_streams(MOST_STREAMS);
@@ -66,7 +74,9 @@ impl Node {
                     .with_push_listen_addr_updates(true)
                     .with_interval(HOUR);
                 let streams = streams::Behaviour::default();
-                Protocols { identify: identify::Behaviour::new(config), streams }
+                let id = key.public().to_peer_id();
+                let dht = dht.map(|(mode, protocol)| dht::behaviour(id, mode, protocol));
+                Protocols { identify: identify::Behaviour::new(config), streams, dht: dht.into() }
             })?
             .with_swarm_config(|config| {
                 config
@@ -88,10 +98,14 @@ impl Node {
             match tokio::time::timeout(patience, self.swarm.select_next_some()).await {
                 Ok(SwarmEvent::NewListenAddr { listener_id, address }) => {
                     waiting.retain(|id| *id != listener_id);
+                    if self.swarm.behaviour().dht.is_enabled() {
+                        // Provider records carry only what is known to be reachable.
+                        self.swarm.add_external_address(address.clone());
+                    }
                     found.push(format!("{address}/p2p/{}", self.swarm.local_peer_id()));
                 }
                 Ok(SwarmEvent::ListenerClosed { reason: Err(error), .. }) => Err(error)?,
-                Ok(event) => self.state.on_event(event),
+                Ok(event) => self.on_event(event),
                 Err(_) => return Ok(found),
             }
         }
@@ -101,9 +115,16 @@ impl Node {
         loop {
             futures::select! {
                 job = jobs.select_next_some() => job(&mut self),
-                event = self.swarm.select_next_some() => self.state.on_event(event),
+                event = self.swarm.select_next_some() => self.on_event(event),
             }
         }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<ProtocolsEvent>) {
+        if let Some(dht) = self.swarm.behaviour_mut().dht.as_mut() {
+            dht::on_event(dht, &mut self.state.queries, &event);
+        }
+        self.state.on_event(event);
     }
 }
 
@@ -216,5 +237,19 @@ impl Handle {
             node.swarm.behaviour_mut().streams.open(peer, over, protocols, answer);
         });
         Ok(open.await??)
+    }
+
+    /// Do something with the Kademlia network.
+    pub async fn dht<T: Send + 'static>(
+        &self, job: impl FnOnce(&mut Dht, &mut Queries) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.ask(|node, answer| {
+            let result = match node.swarm.behaviour_mut().dht.as_mut() {
+                Some(dht) => job(dht, &mut node.state.queries),
+                None => Err("started without --dht".into()),
+            };
+            let _ = answer.send(result);
+        })
+        .await?
     }
 }
