@@ -165,9 +165,10 @@ class Connection:
 
     @property
     def wants_write(self) -> bool:
-        if self.finished:
-            return False
-        return bool(self._out or self._inner) or (self.muxer is not None and self.muxer.wants_write)
+        if self._out or self._inner:
+            return not self.finished
+        muxer = self.muxer
+        return muxer is not None and muxer.wants_write and not self.finished
 
     def data_to_send(self, now: float) -> bytes:
         """About 64 KiB for the transport, sealed once."""

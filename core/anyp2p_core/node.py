@@ -289,6 +289,11 @@ class Node:
         outputs.clear()  # in place: its append was handed out
         return taken
 
+    @property
+    def busy(self) -> bool:
+        """Whether ``writable`` or ``poll`` may have something."""
+        return bool(self._dirty or self._outputs)
+
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout``, or None."""
         return self.timers.next_timeout()
@@ -389,7 +394,8 @@ class Node:
 
     def is_connected(self, peer: PeerId) -> bool:
         """Whether a connection to a peer can carry streams."""
-        return bool(self.connections(peer))
+        same = self._by_peer.get(peer)
+        return same is not None and any([connection.usable for connection in same.values()])
 
     def connected_peers(self) -> list[PeerId]:
         """Peers with an open connection, in the order of their first one."""

@@ -26,33 +26,34 @@ MAX_IN_FLIGHT = 256
 class Pending:
     """One ping under way."""
 
-    __slots__ = ("payload", "request", "sent_at", "timer")
+    __slots__ = ("payload", "request", "sent_at")
 
-    def __init__(self, request: int, payload: bytes, sent_at: float, timer: int) -> None:
+    def __init__(self, request: int, payload: bytes, sent_at: float) -> None:
         self.request = request
         self.payload = payload
         self.sent_at = sent_at
-        self.timer = timer
 
 
 class Pinger:
     """Our ping stream to one connection; pings on it are answered in order."""
 
-    __slots__ = ("connection", "pending", "_received", "_service", "_stream")
+    __slots__ = ("connection", "pending", "_received", "_service", "_stream", "_timer")
 
     def __init__(self, service: "Ping", connection: Connection, now: float) -> None:
         self.connection = connection
         self.pending: deque[Pending] = deque()
         self._received = b""
         self._service = service
+        self._timer = 0  # one for all, that looks at the oldest: most are answered long before
         self._stream = connection.open_stream((PROTOCOL,), self._on_open, self.fail, now)
 
     def send(self, request: int, now: float) -> None:
         """Send one ping."""
         context = self._service.context
-        timer = context.call_at(now + context.limits.ping_timeout, "ping", self._expire)
+        if not self._timer:
+            self._watch(now + context.limits.ping_timeout)
         payload = context.entropy(SIZE)
-        self.pending.append(Pending(request, payload, now, timer))
+        self.pending.append(Pending(request, payload, now))
         if self._stream.write(payload) < SIZE:
             self._stream.reset()
             self.fail(LocalError("max_unsent is too small for a ping"), now)
@@ -62,11 +63,11 @@ class Pinger:
         service, connection = self._service, self.connection
         context = service.context
         context.touch(connection)
+        context.cancel(self._timer)
         if service.pingers.get(connection.id) is self:
             del service.pingers[connection.id]
         while self.pending:
             ping = self.pending.popleft()
-            context.cancel(ping.timer)
             assert connection.peer is not None
             context.emit(PingFailed(ping.request, connection.id, connection.peer, error))
 
@@ -83,12 +84,10 @@ class Pinger:
         while pending and received.startswith(pending[0].payload, pos):
             ping = pending.popleft()
             pos += SIZE
-            context = self._service.context
-            context.cancel(ping.timer)
             connection = self.connection
             assert connection.peer is not None
-            rtt = now - ping.sent_at
-            context.emit(PingSucceeded(ping.request, connection.id, connection.peer, rtt))
+            event = PingSucceeded(ping.request, connection.id, connection.peer, now - ping.sent_at)
+            self._service.context.emit(event)
         rest = self._received = received[pos : pos + SIZE]
         if rest and not (pending and pending[0].payload.startswith(rest)):
             self._stream.reset()
@@ -104,8 +103,18 @@ class Pinger:
         )
         self.fail(reason, now)
 
-    def _expire(self, now: float) -> None:
+    def _watch(self, when: float) -> None:
+        self._timer = self._service.context.call_at(when, "ping", self._due)
+
+    def _due(self, now: float) -> None:
+        self._timer = 0
+        if not self.pending:
+            return
         limit = self._service.context.limits.ping_timeout
+        deadline = self.pending[0].sent_at + limit
+        if now < deadline:
+            self._watch(deadline)
+            return
         self._stream.reset()
         self.fail(TimedOut(f"no answer to a ping within {limit:g} s"), now)
 

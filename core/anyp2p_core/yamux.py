@@ -127,7 +127,8 @@ class Yamux:
     @property
     def wants_write(self) -> bool:
         """Whether ``data_to_send`` would return something."""
-        return bool(self._outbox)
+        outbox = self._outbox
+        return bool(outbox.ready or outbox.control)
 
     @property
     def queued_control(self) -> int:

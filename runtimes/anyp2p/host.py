@@ -305,7 +305,7 @@ class BaseHost(ABC, Generic[S]):
         if self._flushing or self._forked():
             return  # the outer call goes on until nothing is left
         self._flushing = True
-        node, dispatch = self.node, self._dispatch
+        node = self.node
         try:
             while True:
                 ready = node.writable()
@@ -318,15 +318,8 @@ class BaseHost(ABC, Generic[S]):
                                 self._send(conn, data)
                         except Exception as error:
                             self._internal_error(conn, error)
-                outputs = node.poll()
-                for item in outputs:
-                    found = dispatch.get(type(item))
-                    if found is not None:
-                        try:
-                            found(item)
-                        except Exception as error:
-                            self._internal_error(getattr(item, "conn", 0), error)
-                if not (ready or outputs):
+                self._carry_out()
+                if not node.busy:
                     break
         finally:
             self._flushing = False
@@ -338,6 +331,17 @@ class BaseHost(ABC, Generic[S]):
         ):
             self._armed = when
             self._set_timer(when)
+
+    def _carry_out(self) -> None:
+        """Do what the node asks for, and tell what happened; what is to be sent waits."""
+        dispatch = self._dispatch
+        for item in self.node.poll():
+            found = dispatch.get(type(item))
+            if found is not None:
+                try:
+                    found(item)
+                except Exception as error:
+                    self._internal_error(getattr(item, "conn", 0), error)
 
     # The application's interface.
 
@@ -440,9 +444,13 @@ class BaseHost(ABC, Generic[S]):
         """
         self._check_usable()
         found = peer if isinstance(peer, PeerId) else _peer_and_addresses(peer, ())[0]
-        if found is None or not self.node.connections(found):
+        if found is None or not self.node.is_connected(found):
             found = await self.connect(peer)
         stream = self.node.open_stream(found, protocols, self.now(), optimistic=optimistic)
+        self._carry_out()
+        if stream in self._streams:  # the proposal goes out together with the first write
+            self._flush_soon()
+            return self._streams[stream]
         opened = False
         try:
             await self._outcome(stream)

@@ -72,6 +72,8 @@ def test_two_nodes():
             request, here.conn, there.node.peer_id,
         )  # fmt: skip
         assert event.rtt == 0.25
+    pair.wait(11)
+    for here, _ in pair.sides:
         assert "ping" not in here.node.timers.reasons()
 
 
@@ -123,7 +125,7 @@ def test_answers_come_one_at_a_time():
     wire.send(echo[: SIZE + 1])
     pair.run()
     assert succeeded(pair) == requests[:1]
-    assert pair.node.timers.reasons().count("ping") == 2
+    assert pair.node.timers.reasons().count("ping") == 1
     wire.send(echo[SIZE + 1 :])
     pair.run()
     assert succeeded(pair) == requests
@@ -182,6 +184,20 @@ def test_garbage(data, keep):
     pair.wait(10.0)
     done = {event.request for kind in (PingFailed, PingSucceeded) for event in pair.ours.of(kind)}
     assert sorted(done) == requests and pair.node.connections()
+
+
+def test_the_timeout_of_a_later_ping_is_its_own():
+    pair = meet()
+    (first,) = ping(pair)
+    pair.wait(4.0)
+    (second,) = ping(pair)
+    wire = wire_of(pair)
+    wire.send(bytes(wire.received[:SIZE]))
+    pair.run()
+    pair.wait(9.9)
+    assert succeeded(pair) == [first] and not pair.ours.of(PingFailed)
+    pair.wait(0.2)
+    assert isinstance(failure_of(pair, second), TimedOut)
 
 
 def test_timeout_of_all_that_wait_and_a_new_stream_then():

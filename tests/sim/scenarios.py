@@ -42,7 +42,7 @@ def storm(trace: Trace | None = None, seed: int = 7) -> World:
     world.heal()
     world.link(nodes[0], nodes[1], latency=0.5, loss=0.3)
     nodes[2].firewall = "drop"
-    world.run(40.0)
+    world.run(50.0)
     return world
 
 

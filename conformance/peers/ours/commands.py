@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from dht_commands import DhtCommands
+
 from anyp2p.host import BaseHost
 from anyp2p.providers.crypto import Cryptography
 from anyp2p.providers.entropy import OsEntropy
@@ -106,7 +108,7 @@ def serve(host: BaseHost[Any]) -> None:
             emit({"event": "stream_eof", "peer": str(stream.peer)})
 
 
-class Commands:
+class Commands(DhtCommands):
     """One method for each command; its keyword arguments are the command's."""
 
     def __init__(self, host: BaseHost[Any], tools: Tools) -> None:

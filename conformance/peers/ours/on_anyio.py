@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import anyio
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
+from dht_commands import make_dht
 
 from anyp2p.anyio import Host
 
@@ -43,7 +44,15 @@ class AnyioTools:
 async def run(options: argparse.Namespace) -> None:
     key = make_key(options.key)
     async with (
-        Host(key, listen=options.listen, agent=AGENT, limits=LIMITS, echo=True, perf=True) as host,
+        Host(
+            key,
+            listen=options.listen,
+            agent=AGENT,
+            limits=LIMITS,
+            dht=make_dht(options),
+            echo=True,
+            perf=True,
+        ) as host,
         anyio.create_task_group() as group,
     ):
         serve(host)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
+from dht_commands import make_dht
 
 from anyp2p.asyncio import Host
 
@@ -45,7 +46,13 @@ async def run(options: argparse.Namespace) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     key = make_key(options.key)
     async with Host(
-        key, listen=options.listen, agent=AGENT, limits=LIMITS, echo=True, perf=True
+        key,
+        listen=options.listen,
+        agent=AGENT,
+        limits=LIMITS,
+        dht=make_dht(options),
+        echo=True,
+        perf=True,
     ) as host:
         serve(host)
         emit(ready(host))

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import trio
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
+from dht_commands import make_dht
 
 from anyp2p.trio import Host
 
@@ -45,7 +46,15 @@ class TrioTools:
 async def run(options: argparse.Namespace) -> None:
     key = make_key(options.key)
     async with (
-        Host(key, listen=options.listen, agent=AGENT, limits=LIMITS, echo=True, perf=True) as host,
+        Host(
+            key,
+            listen=options.listen,
+            agent=AGENT,
+            limits=LIMITS,
+            dht=make_dht(options),
+            echo=True,
+            perf=True,
+        ) as host,
         trio.open_nursery() as nursery,
     ):
         serve(host)

@@ -3,6 +3,7 @@
     peer.py --> on_RUNTIME.py   reads stdin, runs commands at the same time, bounds them
                     |
                 commands.py     what each command does; the same for every runtime
+                dht_commands.py
 
 A further runtime is a module ``on_NAME.py`` with ``main(options)``, a line in ``RUNTIMES`` and its
 name in peer.json. Exit code 77 if its package, which has the same name, is not installed.
@@ -33,6 +34,8 @@ def main() -> int:
     parser.add_argument("--muxers", choices=["yamux"])
     parser.add_argument("--security", choices=["noise"])
     parser.add_argument("--runtime", default="asyncio", choices=RUNTIMES)
+    parser.add_argument("--dht", default="off", choices=["off", "server", "client"])
+    parser.add_argument("--dht-protocol", default="/ipfs/kad/1.0.0")
     options = parser.parse_args()
     options.listen = options.listen or ["/ip4/127.0.0.1/tcp/0"]
     for package in ("anyp2p", options.runtime):

@@ -7,12 +7,9 @@ Bounded in bytes too: the oldest messages go first.
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
 
+from ..peer_id import PeerId
 from .message import Message
-
-if TYPE_CHECKING:
-    from .peers import Peer
 
 
 class Entry:
@@ -22,8 +19,8 @@ class Entry:
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self.sent: dict[Peer, int] | None = None
-        """How often each peer was sent it because it asked."""
+        self.sent: dict[PeerId, int] | None = None
+        """How often each peer was sent it because it asked, also one that has gone since."""
 
 
 class MessageCache:
@@ -77,12 +74,6 @@ class MessageCache:
                 if message_id in self._entries:
                     self._drop(message_id)
         self._windows.appendleft({})
-
-    def forget(self, peer: "Peer") -> None:
-        """A peer is gone."""
-        for entry in self._entries.values():
-            if entry.sent is not None:
-                entry.sent.pop(peer, None)
 
     def _drop(self, message_id: bytes) -> None:
         self.size -= len(self._entries.pop(message_id).message.raw)

@@ -1,30 +1,29 @@
 """What peers announced and we asked for: one id of each request, until it came.
 
-    asked --somebody sent it--> kept         --too late--> broken, held against who announced it
+    asked --somebody sent it--> kept
+          --too late--> broken, held against who announced it, also when it has gone since
 """
 
-from typing import Generic, TypeVar
-
-P = TypeVar("P")
+from ..peer_id import PeerId
 
 MAX_PROMISES = 16_384
 """Open promises of all peers; beyond it, the oldest are let off."""
 
 
-class Promises(Generic[P]):
-    """Promises of peers ``P``."""
+class Promises:
+    """Open promises, bounded in number."""
 
     __slots__ = ("_by_id", "_count", "_timeout")
 
     def __init__(self, timeout: float) -> None:
-        self._by_id: dict[bytes, dict[P, float]] = {}
+        self._by_id: dict[bytes, dict[PeerId, float]] = {}
         self._count = 0
         self._timeout = timeout
 
     def __len__(self) -> int:
         return self._count
 
-    def add(self, peer: P, message_id: bytes, now: float) -> None:
+    def add(self, peer: PeerId, message_id: bytes, now: float) -> None:
         """``peer`` was asked for a message that it announced."""
         peers = self._by_id.setdefault(message_id, {})
         if peer not in peers:
@@ -39,9 +38,9 @@ class Promises(Generic[P]):
         if peers is not None:
             self._count -= len(peers)
 
-    def broken(self, now: float) -> dict[P, int]:
+    def broken(self, now: float) -> dict[PeerId, int]:
         """How many promises each peer broke since the last call."""
-        found: dict[P, int] = {}
+        found: dict[PeerId, int] = {}
         empty = []
         for message_id, peers in self._by_id.items():
             late = [peer for peer, due in peers.items() if due < now]
@@ -54,14 +53,3 @@ class Promises(Generic[P]):
         for message_id in empty:
             del self._by_id[message_id]
         return found
-
-    def forget(self, peer: P) -> None:
-        """A peer is gone, with its promises."""
-        empty = []
-        for message_id, peers in self._by_id.items():
-            if peers.pop(peer, None) is not None:
-                self._count -= 1
-                if not peers:
-                    empty.append(message_id)
-        for message_id in empty:
-            del self._by_id[message_id]
