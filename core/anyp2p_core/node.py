@@ -485,9 +485,8 @@ class Node:
         """Up to ``max_bytes``, b"" at the end, None: wait for ``StreamReadable``."""
         found = self.stream(stream)
         data = found.read(max_bytes, now)
-        if data:
-            connection = found.connection
-            self._dirty[connection.id] = connection
+        if data and found.connection.wants_write:  # mostly there is no window to grant yet
+            self._dirty[found.connection.id] = found.connection
         return data
 
     def stream_write(self, stream: StreamId, data: bytes | bytearray | memoryview) -> int:

@@ -61,7 +61,7 @@ class Stream:
                 await self.readable.wait()
             finally:
                 self.readable = None
-        if data:
+        if host.node.busy:
             host._flush_soon()
         return data
 

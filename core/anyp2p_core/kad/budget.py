@@ -1,6 +1,7 @@
 """How often we connect to addresses that others told us of: nobody may aim us at a victim.
 
     dial -> public addresses: each IP at most once per ``interval``, the others are left out
+         -> of one peer at most 4
          -> a token of ``rate`` per second; none left: how long to wait for one
 
 Addresses that are not public are not counted: whoever is in the same network needs no help.
@@ -14,6 +15,8 @@ from ..scope import PUBLIC, scope
 
 MAX_TARGETS = 4096
 """IP addresses that are remembered."""
+MAX_PER_PEER = 4
+"""Public IP addresses that strangers can make us try for one peer."""
 
 
 class DialBudget:
@@ -45,20 +48,35 @@ class DialBudget:
             return 0.0
         return (1.0 - self._tokens) / self._rate
 
-    def allowed(self, addresses: Iterable[Multiaddr], now: float) -> list[Multiaddr]:
-        """The addresses that may be dialed now. They count as dialed."""
+    def allowed(
+        self, addresses: Iterable[Multiaddr], now: float, *, known: Iterable[Multiaddr] = ()
+    ) -> list[Multiaddr]:
+        """The addresses that may be dialed now, the known ones first. They count as dialed.
+
+        ``known`` are dialed together or not at all. Of the others so many that the peer has no
+        more than MAX_PER_PEER public IPs.
+        """
         verdicts: dict[str, bool] = {}
-        allowed = []
+        found: dict[Multiaddr, None] = {}
+        for address in known:
+            if not self._allow(address, verdicts, now):
+                return []
+            found[address] = None
         for address in addresses:
             target = _target(address)
-            if target is None:
-                allowed.append(address)
+            if target not in verdicts and len(verdicts) >= MAX_PER_PEER and target is not None:
                 continue
-            if target not in verdicts:
-                verdicts[target] = self._targets.allow(target, now)
-            if verdicts[target]:
-                allowed.append(address)
-        return allowed
+            if self._allow(address, verdicts, now):
+                found[address] = None
+        return list(found)
+
+    def _allow(self, address: Multiaddr, verdicts: dict[str, bool], now: float) -> bool:
+        target = _target(address)
+        if target is None:
+            return True
+        if target not in verdicts:
+            verdicts[target] = self._targets.allow(target, now)
+        return verdicts[target]
 
 
 def is_counted(addresses: Iterable[Multiaddr]) -> bool:

@@ -1,7 +1,8 @@
 """Messages cut out of streams, with one account for all that is incomplete.
 
-stream 1 --bytes--> Framing --messages-->
-stream 2 --bytes--> Framing --messages-->        incomplete bytes of both <= Held.limit
+    stream 1 --bytes--> Framing --messages-->
+    stream 2 --bytes--> Framing --messages-->      incomplete bytes of one peer <= its share,
+                                                   of all peers <= the limit
 """
 
 from ..errors import RemoteError
@@ -11,11 +12,30 @@ from ..varint import Delimited
 class Held:
     """Counts bytes of messages that have not arrived completely, over many streams."""
 
-    __slots__ = ("limit", "total")
+    __slots__ = ("_whole", "limit", "total")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, whole: "Held | None" = None) -> None:
+        """``whole``: the account of everybody, which this one is a part of."""
+        self._whole = whole
         self.limit = limit
         self.total = 0
+
+    def share(self) -> "Held":
+        """The account of one peer: nobody may take more than a quarter."""
+        return Held(self.limit // 4, self)
+
+    def add(self, size: int) -> None:
+        """So many bytes more, or fewer if it is negative."""
+        self.total += size
+        if self._whole is not None:
+            self._whole.add(size)
+
+    def check(self) -> None:
+        """RemoteError if there are too many."""
+        if self.total > self.limit:
+            raise RemoteError(f"more than {self.limit} bytes of incomplete messages are held")
+        if self._whole is not None:
+            self._whole.check()
 
 
 class Framing:
@@ -36,14 +56,14 @@ class Framing:
     def receive(self, data: bytes) -> list[bytes]:
         """The messages that ``data`` completes."""
         frames = self._frames.receive(data)
-        held, pending = self._held, self._frames.pending
-        held.total += pending - self.pending
+        pending = self._frames.pending
+        self._held.add(pending - self.pending)
         self.pending = pending
-        if held.total > held.limit and pending:
-            raise RemoteError(f"more than {held.limit} bytes of incomplete messages are held")
+        if pending:
+            self._held.check()
         return frames
 
     def close(self) -> None:
         """Nothing more comes: let go of what is incomplete."""
-        self._held.total -= self.pending
+        self._held.add(-self.pending)
         self.pending = 0

@@ -1,12 +1,13 @@
 """A stream on which a peer sends requests, one after the other.
 
-idle --bytes--> reading --whole request--> answered --> idle
-idle for 60 s, or reading one request for 10 s, or malformed, or answers left unread: reset
-end of stream: ours ends too
+    idle --bytes--> reading --whole request--> answered --> idle
+    idle for 60 s, or reading one request for 10 s, or malformed, or answers left unread: reset
+    end of stream: ours ends too, when the answers are sent
 """
 
 from collections.abc import Callable
 
+from ..connection import Connection
 from ..errors import Error
 from ..service import Context
 from ..yamux_stream import Stream
@@ -18,12 +19,13 @@ from .messages import MAX_REQUEST
 class Inbound:
     """One such stream. ``respond`` makes the answer to a request, or None, or raises Error."""
 
-    __slots__ = ("_armed_at", "_config", "_context", "_due", "_frames", "_over", "_respond",
-                 "_timer", "stream")  # fmt: skip
+    __slots__ = ("_armed_at", "_config", "_connection", "_context", "_due", "_frames", "_over",
+                 "_respond", "_timer", "stream")  # fmt: skip
 
     def __init__(
         self,
         stream: Stream,
+        connection: Connection,
         *,
         context: Context,
         config: KadConfig,
@@ -35,6 +37,7 @@ class Inbound:
         """``over`` is called once, when the stream needs no care any more."""
         self.stream = stream
         self._config = config
+        self._connection = connection
         self._context = context
         self._frames = Framing(MAX_REQUEST, held)
         self._over: Callable[[Inbound], object] | None = over
@@ -48,6 +51,7 @@ class Inbound:
     def reset(self) -> None:
         """Abort the stream."""
         self.stream.reset()
+        self._context.touch(self._connection)
         self._close()
 
     def _on_data(self, data: bytes, now: float) -> None:
@@ -58,8 +62,6 @@ class Inbound:
             requests = frames.receive(data)
             for request in requests:
                 answer = self._respond(request, now)
-                if self._over is None:  # meanwhile we have stopped to be a server
-                    return
                 if answer and stream.write(answer) < len(answer):
                     self.reset()  # it asks and does not read
                     return
@@ -75,11 +77,18 @@ class Inbound:
                 self._arm()
 
     def _on_eof(self, now: float) -> None:
+        stream = self.stream
         if self._frames.pending:
             self.reset()
+            return
+        stream.write_eof()
+        if stream.unsent:
+            stream.on_drained = self._on_drained  # until then it may be idle, like any other
         else:
-            self.stream.write_eof()
             self._close()
+
+    def _on_drained(self, now: float) -> None:
+        self._close()
 
     def _on_reset(self, code: int, now: float) -> None:
         self._close()

@@ -94,7 +94,7 @@ class PubSubConfig:
         if self.max_held < self.max_rpc:
             raise LocalError("pubsub: max_held has room for one RPC, max_rpc, at least")
         for name in self.wire.__slots__:
-            if getattr(self.wire, name) < 1:
+            if not getattr(self.wire, name) >= 1:
                 raise LocalError(f"pubsub: {name} is at least 1")
 
 
@@ -200,7 +200,7 @@ class GossipConfig(PubSubConfig):
             "max_idontwant_messages", "max_idontwant_length", "idontwant_ttl", "max_unwanted",
             "prune_peers",
         ):  # fmt: skip
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise LocalError(f"gossipsub: {name} is at least 0")
         if not 0 <= self.gossip_factor <= 1:
             raise LocalError("gossipsub: gossip_factor lies between 0 and 1")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from ..peer_id import PeerId
 from .ids import MessageId
 from .outbox import Kind, Outbox
-from .rpc import Prune
 from .signing import SignaturePolicy
 from .validation import Rule
 
@@ -28,10 +27,9 @@ class Peer:
     """A peer with a pubsub stream in one direction at least."""
 
     __slots__ = (
-        "asked", "attempts", "bad_signatures", "control", "direct", "dontwants", "extended",
-        "extensions", "forget_at", "gossip", "graylisted", "id", "ihaves", "inbound", "ip",
-        "opening", "outbound", "outbox", "protocol", "raw", "retry", "topics", "unwanted",
-        "version",
+        "asked", "attempts", "bad_at", "bad_signatures", "direct", "dontwants", "extended",
+        "extensions", "given", "ihaves", "id", "inbound", "ip", "opened_at", "opening", "outbound",
+        "outbox", "protocol", "raw", "retry", "topics", "unwanted", "version",
     )  # fmt: skip
 
     def __init__(self, peer: PeerId, *, direct: bool) -> None:
@@ -52,13 +50,17 @@ class Peer:
         self.outbound = False
         """We dialed the connection that our stream is on."""
         self.attempts = 0
-        self.forget_at = 0.0
+        self.opened_at = 0.0
         self.retry = 0
+        """The timer for the next attempt."""
         # What it may still do until the next heartbeat, or within some.
         self.ihaves = 0
         self.asked = 0
         self.dontwants = 0
+        self.given = 0
+        """Bytes of messages that it asked for."""
         self.bad_signatures = 0.0
+        self.bad_at = 0.0
         self.unwanted: dict[bytes, int] = {}
         """Ids with the heartbeat after which they are forgotten."""
         # Extensions.
@@ -111,6 +113,3 @@ class Topic:
         """Whether nobody would miss it."""
         return not (self.peers or self.subscriptions or self.rule or self.fanout is not None)
 
-
-Pending = dict[Peer, tuple[list[bytes], list[Prune]]]
-"""GRAFT and PRUNE to be sent, by peer."""

@@ -101,6 +101,10 @@ END;
 """
 
 
+_KEY_ID = "SELECT id FROM keys WHERE key = ?"
+_PEER = "SELECT id, keys FROM peers WHERE peer = ?"
+
+
 class StoreError(LocalError):
     """The file cannot be opened, read or written; the message names it and says why."""
 
@@ -232,22 +236,19 @@ class SqliteStore:
         """Note that a peer provides a key; False if closer ones fill its place."""
         binary = bytes(peer)
         with self._transaction():
-            key_id = self._id("SELECT id FROM keys WHERE key = ?", key)
-            if not self._is_known(key_id, binary):
-                if key_id and not self._has_room(key_id, key, binary, wall):
+            key_id = self._id(_KEY_ID, key)
+            if key_id and not self._is_known(key_id, binary):
+                if not self._has_room(key_id, key, binary, wall):
                     return False
-                if self._id("SELECT keys FROM peers WHERE peer = ?", binary) >= self._key_share:
-                    self._drop_oldest_key_of(binary)
-                # What made room may have been the last record of this key.
-                key_id = self._id("SELECT id FROM keys WHERE key = ?", key)
+                key_id = self._id(_KEY_ID, key)  # its last record may have made room
             turn = self._next_turn()
             if key_id:
                 self._execute("UPDATE keys SET used = ? WHERE id = ?", turn, key_id)
             else:
-                self._make_room_for_a_key()
                 key_id = self._insert("INSERT INTO keys (key, used) VALUES (?, ?)", key, turn)
-            peer_id = self._id("SELECT id FROM peers WHERE peer = ?", binary)
-            peer_id = peer_id or self._insert("INSERT INTO peers (peer) VALUES (?)", binary)
+            peer_id, count = self._row(_PEER, binary) or (0, 0)
+            if not peer_id:
+                peer_id = self._insert("INSERT INTO peers (peer) VALUES (?)", binary)
             if addresses:
                 self._execute(
                     "UPDATE peers SET addresses = ?, fresh_until = ? WHERE id = ?",
@@ -258,12 +259,17 @@ class SqliteStore:
                 " SET renewed = excluded.renewed, expires = excluded.expires",
                 key_id, peer_id, turn, turn, wall + VALIDITY,
             )  # fmt: skip
+            # What is too much goes afterwards, so that who has only one key stays known.
+            if count >= self._key_share and self._row(_PEER, binary)[1] > self._key_share:
+                self._drop_oldest_key_of(peer_id)
+            if self._count("keys") > self._max_keys:
+                self._drop_oldest_key()
         return True
 
     @_typed
     def providers(self, key: bytes, wall: float) -> list[Provider]:
         """Who provides a key, in the order in which they first said so."""
-        key_id = self._id("SELECT id FROM keys WHERE key = ?", key)
+        key_id = self._id(_KEY_ID, key)
         if not key_id:
             return []
         self._turn += 1
@@ -358,18 +364,18 @@ class SqliteStore:
     def _expire(self, key_id: int, wall: float) -> None:
         self._execute("DELETE FROM providers WHERE key = ? AND expires <= ?", key_id, wall)
 
-    def _drop_oldest_key_of(self, peer: bytes) -> None:
+    def _drop_oldest_key_of(self, peer_id: int) -> None:
         self._execute(
-            "DELETE FROM providers WHERE (key, peer) IN (SELECT key, peer FROM providers WHERE"
-            " peer = (SELECT id FROM peers WHERE peer = ?) ORDER BY renewed LIMIT 1)",
-            peer,
+            "DELETE FROM providers WHERE (key, peer) IN"
+            " (SELECT key, peer FROM providers WHERE peer = ? ORDER BY renewed LIMIT 1)",
+            peer_id,
         )
 
-    def _make_room_for_a_key(self) -> None:
-        if self._count("keys") >= self._max_keys:
-            self._write_uses()
-            oldest = self._id("SELECT id FROM keys ORDER BY used LIMIT 1")
-            self._execute("DELETE FROM providers WHERE key = ?", oldest)
+    def _drop_oldest_key(self) -> None:
+        """Of all keys the one that nobody asked for or provided for longest."""
+        self._write_uses()
+        oldest = self._id("SELECT id FROM keys ORDER BY used LIMIT 1")
+        self._execute("DELETE FROM providers WHERE key = ?", oldest)
 
     def _drop_oldest_of(self, sender: bytes) -> None:
         self._execute(
