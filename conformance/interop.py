@@ -1,6 +1,7 @@
-"""The interop matrix: anyp2p against peers in other languages, both ways, cell by cell.
+"""Anyp2p against peers in other languages: the matrix, then all of them in one DHT.
 
     python conformance/interop.py [--runtimes trio] [--peers go,rust] [--cells ping,echo] [-v]
+    python conformance/interop.py --only dht           the DHT alone; dht.py is the same
     python conformance/interop.py --new-peer NAME      write the skeleton of another peer
 
 Exit code 0 only if nothing failed. A cell that fails is run once more and both outcomes are shown;
@@ -14,11 +15,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+import dht
 from building import BuildFailed, Built, NotHere, Spec, discover, prepare
 from matrix import Plan, run_matrix
-from report import COLUMNS, FAIL, SKIP, Progress, Result, report
+from report import COLUMNS, FAIL, SKIP, Progress, Result, Suite, report
 from skeleton import write_skeleton
 
 RUNTIMES = ("asyncio", "trio", "gevent")
@@ -29,7 +32,7 @@ ONCE = ("ours", "p2pd")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Build, then run the matrix."""
+    """Build, then run what was chosen."""
     progress = Progress(options.verbose)
     specs = discover()
     started = time.monotonic()
@@ -39,18 +42,23 @@ def run(options: argparse.Namespace) -> int:
         return int(any(outcome == FAIL for outcome, _ in problems.values()))
     if options.subject not in built:
         return 1
-    plan = Plan(
-        subject=built[options.subject],
-        runtimes=options.runtimes if options.subject == OWN else [""],
-        once=list(ONCE),
-        peers=options.peers,
-        built=built,
-        problems=problems,
-        columns=options.cells,
-        missing=missing(),
-    )
-    results = asyncio.run(supervised(plan, progress))
-    return report(results, specs, options.json, building, time.monotonic() - started)
+    suites = []
+    if options.only != "dht":
+        plan = Plan(
+            subject=built[options.subject],
+            runtimes=options.runtimes if options.subject == OWN else [""],
+            once=list(ONCE),
+            peers=options.peers,
+            built=built,
+            problems=problems,
+            columns=options.cells,
+            missing=missing(),
+        )
+        suites.append(Suite("matrix", asyncio.run(supervised(run_matrix(plan, progress)))))
+    if options.only != "matrix":
+        network = dht.run_network(built, problems, options.columns, progress)
+        suites.append(dht.suite(asyncio.run(supervised(network))))
+    return report(suites, specs, options.json, building, time.monotonic() - started)
 
 
 def _build_all(
@@ -106,16 +114,29 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--subject", choices=found, default=OWN, help=f"whose rows these are (default {OWN})"
     )
+    parser.add_argument(
+        "--columns",
+        type=names(dht.COLUMNS),
+        default=list(dht.COLUMNS),
+        help=f"of the DHT, of {', '.join(dht.COLUMNS)}",
+    )
+    parser.add_argument("--only", choices=["matrix", "dht"], help="of both; default both")
     parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
     parser.add_argument("--build-only", action="store_true", help="fill the cache and stop")
     parser.add_argument("--new-peer", metavar="NAME", help="write peers/NAME/ to start from")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for name, suite in (("cells", "matrix"), ("runtimes", "matrix"), ("columns", "dht")):
+        if options.only is None and getattr(options, name) != parser.get_default(name):
+            options.only = suite
+    if options.subject != OWN:
+        options.only = "matrix"
+    return options
 
 
-async def supervised(plan: Plan, progress: Progress) -> list[Result]:
-    """The matrix, run so that SIGTERM stops the peers as Ctrl-C does."""
-    task = asyncio.ensure_future(run_matrix(plan, progress))
+async def supervised(run: Coroutine[Any, Any, list[Result]]) -> list[Result]:
+    """Run it so that SIGTERM stops the peers as Ctrl-C does."""
+    task = asyncio.ensure_future(run)
     terminated = False
 
     def terminate() -> None:

@@ -1,8 +1,8 @@
-"""The matrix for people and programs: progress while it runs, a table or JSON at the end."""
+"""Results for people and programs: progress while it runs, tables or JSON at the end."""
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import cells
 from building import Spec
@@ -23,6 +23,20 @@ class Result:
     seconds: float = 0.0
     reason: str = ""
     remark: str = ""
+
+
+@dataclass(slots=True)
+class Suite:
+    """The results that make one table."""
+
+    name: str
+    results: list[Result]
+    columns: tuple[str, ...] = COLUMNS
+    """The order of the cells."""
+    heads: tuple[str, str, str, str] = ("peer", "implementation", "runtime", "direction")
+    title: str = ""
+    measured: list[str] = field(default_factory=list)
+    """Lines below the table."""
 
 
 class Progress:
@@ -46,7 +60,7 @@ class Progress:
         if self._verbose:
             remark = result.remark or result.reason
             self.line(
-                f"{result.runtime:7} {result.peer:6} {result.direction:9} {result.cell:11}"
+                f"{result.runtime:7} {result.peer:6} {result.direction:9} {result.cell:14}"
                 f" {result.outcome:4} {result.seconds:6.2f} s  {remark}"
             )
 
@@ -56,13 +70,18 @@ class Progress:
 
 
 def report(
-    results: list[Result], specs: dict[str, Spec], as_json: bool, building: float, total: float
+    suites: list[Suite], specs: dict[str, Spec], as_json: bool, building: float, total: float
 ) -> int:
     """Print the results; returns the exit code."""
+    results = [result for suite in suites for result in suite.results]
     count = {o: sum(result.outcome == o for result in results) for o in (OK, FAIL, SKIP)}
     if as_json:
         content = {
-            "cells": [asdict(result) for result in results],
+            "cells": [
+                {"suite": suite.name} | asdict(result)
+                for suite in suites
+                for result in suite.results
+            ],
             "passed": count[OK],
             "failed": count[FAIL],
             "skipped": count[SKIP],
@@ -70,31 +89,35 @@ def report(
         }
         print(json.dumps(content, indent=1))
     else:
-        print(table(results, specs))
+        print("\n\n".join(table(suite, specs) for suite in suites if suite.results))
         print(f"\n{total:.0f} s, of these {building:.0f} s for building")
         print(f"{count[OK]} passed, {count[FAIL]} failed, {count[SKIP]} skipped")
     return 1 if count[FAIL] or not count[OK] else 0
 
 
-def table(results: list[Result], specs: dict[str, Spec]) -> str:
+def table(suite: Suite, specs: dict[str, Spec]) -> str:
     """The results as text, the rows of one peer together, with the reasons below."""
-    columns = [name for name in COLUMNS if any(result.cell == name for result in results)]
+    results = suite.results
+    columns = [name for name in suite.columns if any(result.cell == name for result in results)]
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for result in results:
         row = (result.peer, result.runtime, result.direction)
         rows.setdefault(row, {})[result.cell] = result.outcome
     peers = list(dict.fromkeys(peer for peer, _, _ in rows))
-    lines = [["peer", "implementation", "runtime", "direction", *columns]]
+    lines = [[*suite.heads, *columns]]
     for row in sorted(rows, key=lambda row: peers.index(row[0])):
-        about = f"{specs[row[0]].implementation} {specs[row[0]].version}".strip()
+        spec = specs.get(row[0])
+        about = f"{spec.implementation} {spec.version}".strip() if spec is not None else ""
         lines.append([row[0], about, *row[1:], *(rows[row].get(name, "") for name in columns)])
     kept = [column for column in zip(*lines, strict=True) if any(column[1:])]
     widths = [max(map(len, column)) for column in kept]
-    text = [
+    text = [f"{suite.title}\n"] if suite.title else []
+    text += [
         "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()
         for line in zip(*kept, strict=True)
     ]
     text += _reasons(results)
+    text += ["", *suite.measured] if suite.measured else []
     return "\n".join(text)
 
 

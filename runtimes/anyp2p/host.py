@@ -120,6 +120,8 @@ class BaseHost(ABC, Generic[S]):
         self._open: dict[int, ConnectionOpened] = {}
         self._armed: float | None = None
         self._flushing = False
+        self._began = False
+        """A handler has begun since this was reset."""
         self._state = "new"
         self._thread = 0
         self._forked = fork_check()
@@ -268,7 +270,14 @@ class BaseHost(ABC, Generic[S]):
             self.node.receive(conn, data, self.now())
         except Exception as error:
             self._internal_error(conn, error)
-        self.flush()
+        if self._flushing:
+            return
+        self._began = False
+        self._carry_out()
+        if self._began:  # what the handler has to say goes out together with our consent
+            self._flush_soon()
+        else:
+            self.flush()
 
     def on_eof(self, conn: int) -> None:
         try:
@@ -627,6 +636,7 @@ class BaseHost(ABC, Generic[S]):
                 stream.abandon(graceful=False)
             else:
                 self._spawn(self._serve, handler, stream)
+                self._began = True
         else:
             self._resolve(event.stream, stream)
 

@@ -1,8 +1,8 @@
 """Messages cut out of streams, with one account for all that is incomplete.
 
-    stream 1 --bytes--> Framing --messages-->
-    stream 2 --bytes--> Framing --messages-->      incomplete bytes of one peer <= its share,
-                                                   of all peers <= the limit
+stream 1 --bytes--> Framing --messages-->
+stream 2 --bytes--> Framing --messages-->      incomplete bytes of one peer <= its share,
+                                               of all peers <= the limit
 """
 
 from ..errors import RemoteError

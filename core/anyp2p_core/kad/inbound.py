@@ -1,8 +1,8 @@
 """A stream on which a peer sends requests, one after the other.
 
-    idle --bytes--> reading --whole request--> answered --> idle
-    idle for 60 s, or reading one request for 10 s, or malformed, or answers left unread: reset
-    end of stream: ours ends too, when the answers are sent
+idle --bytes--> reading --whole request--> answered --> idle
+idle for 60 s, or reading one request for 10 s, or malformed, or answers left unread: reset
+end of stream: ours ends too, when the answers are sent
 """
 
 from collections.abc import Callable

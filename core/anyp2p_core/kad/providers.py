@@ -24,6 +24,8 @@ ADDRESS_VALIDITY = 24 * 3600.0
 """Seconds for which a provider's addresses are given out with it."""
 REPUBLISH = 22 * 3600.0
 """Seconds after which a provider repeats itself."""
+RETRY = 600.0
+"""The same when it could tell nobody."""
 MAX_KEYS = 10_000
 MAX_PER_KEY = 20
 SHARE = 0.05
@@ -160,45 +162,55 @@ class Providers:
 
 
 class Republishing:
-    """When our own keys have to be provided again.
+    """What we provide ourselves, and when it has to be said again.
 
     >>> again = Republishing(); again.set(b"key", 0.0)
-    >>> again.next_timeout() == REPUBLISH, again.due(REPUBLISH)
-    (True, [b'key'])
+    >>> again.due(REPUBLISH - 1), again.due(REPUBLISH)
+    ([], [b'key'])
     """
 
-    __slots__ = ("_interval", "_published")
+    __slots__ = ("_interval", "_kept", "_postponed", "_said")
 
     def __init__(self, interval: float = REPUBLISH) -> None:
         self._interval = interval
-        self._published: dict[bytes, float] = {}  # the one that is due first is first
+        # Each to the wall-clock time at which it is due; the one that is due first is first.
+        self._said: dict[bytes, float] = {}
+        self._postponed: dict[bytes, float] = {}
+        self._kept: dict[bytes, None] = {}
 
     def __len__(self) -> int:
-        return len(self._published)
+        return len(self._said) + len(self._postponed) + len(self._kept)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._published
+        return key in self._said or key in self._postponed or key in self._kept
 
     def set(self, key: bytes, wall: float) -> None:
         """The key was provided just now; later calls must not have earlier times."""
-        self._published.pop(key, None)
-        self._published[key] = wall
+        self.remove(key)
+        self._said[key] = wall + self._interval
+
+    def postpone(self, key: bytes, wall: float) -> None:
+        """Nobody could be told: others have their turn first, then it is tried again."""
+        self.remove(key)
+        self._postponed[key] = wall + RETRY
+
+    def keep(self, key: bytes) -> None:
+        """The key is provided, and never said by ourselves."""
+        self.remove(key)
+        self._kept[key] = None
 
     def remove(self, key: bytes) -> None:
         """The key is not provided any more."""
-        self._published.pop(key, None)
+        self._said.pop(key, None)
+        self._postponed.pop(key, None)
+        self._kept.pop(key, None)
 
     def due(self, wall: float, limit: int = 1) -> list[bytes]:
         """Keys that have to be provided again, at most so many."""
         found: list[bytes] = []
-        for key, published in self._published.items():
-            if published + self._interval > wall or len(found) >= limit:
-                break
-            found.append(key)
+        for keys in (self._postponed, self._said):
+            for key, when in keys.items():
+                if when > wall or len(found) >= limit:
+                    break
+                found.append(key)
         return found
-
-    def next_timeout(self) -> float | None:
-        """The wall-clock time at which the first key is due."""
-        for published in self._published.values():
-            return published + self._interval
-        return None

@@ -1,17 +1,18 @@
-"""Requests of ours: connections, streams and deadlines for them.
+"""Requests of ours: connections and deadlines for them.
 
-    send --connected--> a free stream, or a new one --answer--> done
-      |                 as many as allowed are busy: queued       ^
-      '--not connected--> dial, within the budget --connected-----'
+    send --connected--> a stream of the connection, see channels ----answer--> done
+      |                                                       ^
+      '--not connected--> dial, within the budget --connected-'
     silent until the deadline, refused, disconnected, malformed answer: done, with the error
 
-A stream is kept for the next request. A peer may close it meanwhile; a request that meets such a
-stream is sent once more, on a new one. ADD_PROVIDER has no answer: it is done when it was sent on a
-stream whose protocol the peer has confirmed.
+What is not dialed in time because of our own budget fails with LimitReached, so that nobody takes
+it for the peer's fault.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..connection import Connection
 from ..errors import DialError, Error, LimitReached, LocalError, RemoteError, TimedOut
@@ -19,12 +20,15 @@ from ..events import DialFailed, Event, PeerConnected
 from ..multiaddr import Multiaddr
 from ..peer_id import PeerId
 from ..service import Context
-from ..yamux_stream import Stream
 from . import messages
 from .budget import DialBudget, is_counted
+from .channels import Link
 from .config import KadConfig
-from .framing import Framing, Held
-from .messages import MAX_RESPONSE, Message, Type
+from .framing import Held
+from .messages import Message, Type
+
+if TYPE_CHECKING:
+    from .channels import Channel
 
 Done = Callable[[Message | None, Exception | None, float], object]
 """Called with the answer (None if the request has none), or with the error."""
@@ -41,13 +45,23 @@ class Request:
         self.data = data
         self.done: Done | None = done
         self.timer = 0
-        self.channel: _Channel | None = None
+        self.channel: Channel | None = None
         self.fresh = True
         """Not sent a second time yet."""
 
     @property
     def has_answer(self) -> bool:
         return self.type != Type.ADD_PROVIDER
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Requests to a peer that is not connected yet."""
+
+    addresses: list[Multiaddr]
+    requests: dict[Request, None] = field(default_factory=dict)
+    dial: int | None = None
+    """None until the budget allows it."""
 
 
 class Requests:
@@ -62,10 +76,10 @@ class Requests:
         self._budget = budget
         self._dials: dict[int, PeerId] = {}
         self._early: DialFailed | None = None
-        self._links: dict[int, _Link] = {}
-        self._starting: deque[tuple[PeerId, list[Multiaddr]]] = deque()
+        self._links: dict[int, Link] = {}
+        self._starting: deque[PeerId] = deque()
         self._start_timer = 0
-        self._waiting: dict[PeerId, list[Request]] = {}
+        self._waiting: dict[PeerId, _Waiting] = {}
 
     def send(
         self,
@@ -118,7 +132,7 @@ class Requests:
     def on_connected(self, connection: Connection, now: float) -> None:
         """Send what waits for this peer."""
         assert connection.peer is not None
-        for request in self._waiting.pop(connection.peer, ()):
+        for request in self._stop_waiting(connection.peer):
             try:
                 self._link(connection).submit(request, now)
             except Error as error:
@@ -135,7 +149,7 @@ class Requests:
         if isinstance(event, PeerConnected):
             self._dials.pop(event.dial, None)
         elif isinstance(event, DialFailed):
-            peer = self._dials.pop(event.dial, None)
+            peer = self._dials.get(event.dial)
             if peer is None:
                 self._early = event
             else:
@@ -155,15 +169,19 @@ class Requests:
 
     # Inside.
 
-    def _link(self, connection: Connection) -> "_Link":
+    def _link(self, connection: Connection) -> Link:
         link = self._links.get(connection.id)
         if link is None:
-            link = self._links[connection.id] = _Link(self, connection)
+            link = self._links[connection.id] = Link(self, connection)
         return link
 
     def _expire(self, request: Request, timeout: float, now: float) -> None:
+        waiting = self._waiting.get(request.peer)
+        error: Exception = TimedOut(f"no answer within {timeout:g} s")
+        if waiting is not None and waiting.dial is None:
+            error = LimitReached(f"dial_rate: {request.peer} had to wait for {timeout:g} s")
         self._abandon(request, now)
-        self.finish(request, None, TimedOut(f"no answer within {timeout:g} s"), now)
+        self.finish(request, None, error, now)
 
     def _abandon(self, request: Request, now: float) -> None:
         """Take a request from wherever it is."""
@@ -173,15 +191,15 @@ class Requests:
             channel.abort(now)
             return
         waiting = self._waiting.get(request.peer)
-        if waiting is not None and request in waiting:
-            waiting.remove(request)
-            if not waiting:
-                del self._waiting[request.peer]
+        if waiting is not None and request in waiting.requests:
+            del waiting.requests[request]
+            if not waiting.requests:
+                self._stop_waiting(request.peer)
             return
         for connection in self.context.connections(request.peer):
-            link = self._links.get(connection.id)
-            if link is not None and request in link.queue:
-                link.queue.remove(request)
+            self._link(connection).forget(request)
+
+    # Dialing.
 
     def _dial(self, request: Request, addresses: Sequence[Multiaddr], now: float) -> None:
         peer, context = request.peer, self.context
@@ -189,42 +207,45 @@ class Requests:
             raise LocalError("a node does not ask itself")
         waiting = self._waiting.get(peer)
         if waiting is not None:
-            if len(waiting) >= self.config.max_queued_per_peer:
-                raise LimitReached(f"max_queued_per_peer: {len(waiting)} requests wait for {peer}")
-            waiting.append(request)
+            if len(waiting.requests) >= self.config.max_queued_per_peer:
+                raise LimitReached(
+                    f"max_queued_per_peer: {len(waiting.requests)} requests wait for {peer}"
+                )
+            waiting.requests[request] = None
             return
-        known = [*context.peers.addresses(peer, now), *addresses]
-        if not known:
+        known = context.peers.addresses(peer, now)
+        if not (known or addresses):
             raise DialError(f"cannot dial {peer}: no address is known")
-        allowed = self._budget.allowed(dict.fromkeys(known), now)
+        # The node dials all that it knows, so that these cannot be left out one by one.
+        allowed = self._budget.allowed(addresses, now, known=known)
         if not allowed:
             self.refused += 1
             raise LimitReached(
-                f"dial_interval: every address of {peer} was dialed within the last "
+                f"dial_interval: addresses of {peer} were dialed within the last "
                 f"{self.config.dial_interval:g} s"
             )
-        self._waiting[peer] = [request]
-        if self._starting or (is_counted(allowed) and self._budget.wait(now)):
-            self._starting.append((peer, allowed))
+        waiting = self._waiting[peer] = _Waiting(allowed, {request: None})
+        if is_counted(allowed) and (self._starting or self._budget.wait(now)):
+            self._starting.append(peer)
             self._arm(now)
             return
-        error = self._start(peer, allowed, now)
+        error = self._start(peer, waiting, now)
         if error is not None:
-            del self._waiting[peer]
+            self._stop_waiting(peer)
             raise error
 
-    def _start(self, peer: PeerId, addresses: list[Multiaddr], now: float) -> Exception | None:
+    def _start(self, peer: PeerId, waiting: _Waiting, now: float) -> Exception | None:
         """Dial now; returns the error if that failed at once."""
         self._early = None
         try:
-            dial = self.context.dial(peer, addresses, now)
+            dial = self.context.dial(peer, waiting.addresses, now)
         except LocalError as error:
             return error
-        early = self._early
+        early, self._early = self._early, None
         if early is not None and early.dial == dial:
             return early.error
-        if peer in self._waiting:  # else it is connected already
-            self._dials[dial] = peer
+        waiting.dial = dial
+        self._dials[dial] = peer
         return None
 
     def _arm(self, now: float) -> None:
@@ -237,240 +258,27 @@ class Requests:
         self._start_timer = 0
         starting = self._starting
         while starting:
-            peer, addresses = starting[0]
-            if peer in self._waiting and not self.context.connections(peer):
+            waiting = self._waiting.get(starting[0])
+            if waiting is not None and waiting.dial is None:
                 if self._budget.wait(now):
                     self._arm(now)
                     return
-                error = self._start(peer, addresses, now)
+                peer = starting.popleft()
+                error = self._start(peer, waiting, now)
                 if error is not None:
                     self._fail_waiting(peer, error, now)
-            starting.popleft()
+            else:  # nobody waits any more, or it has connected by itself
+                starting.popleft()
+
+    def _stop_waiting(self, peer: PeerId) -> list[Request]:
+        """Forget the dial to a peer; returns what waited for it."""
+        waiting = self._waiting.pop(peer, None)
+        if waiting is None:
+            return []
+        if waiting.dial is not None:
+            self._dials.pop(waiting.dial, None)
+        return list(waiting.requests)
 
     def _fail_waiting(self, peer: PeerId, error: Exception, now: float) -> None:
-        for request in self._waiting.pop(peer, ()):
+        for request in self._stop_waiting(peer):
             self.finish(request, None, error, now)
-
-
-class _Link:
-    """Our streams on one connection."""
-
-    __slots__ = ("busy", "connection", "idle", "owner", "queue")
-
-    def __init__(self, owner: Requests, connection: Connection) -> None:
-        self.owner = owner
-        self.connection = connection
-        self.busy = 0
-        """Streams that carry a request."""
-        self.idle: _Channel | None = None
-        self.queue: deque[Request] = deque()
-
-    def submit(self, request: Request, now: float) -> None:
-        """Send a request as soon as a stream is free. Raises LocalError if that will never be."""
-        config = self.owner.config
-        if self.idle is not None:
-            channel, self.idle = self.idle, None
-            self.busy += 1
-            channel.start(request, now)
-        elif self.busy < config.max_streams_per_peer:
-            self.open(request, now)
-        elif len(self.queue) < config.max_queued_per_peer:
-            self.queue.append(request)
-        else:
-            raise LimitReached(
-                f"max_queued_per_peer: {len(self.queue)} requests wait for {request.peer}"
-            )
-
-    def open(self, request: Request, now: float) -> None:
-        """Send a request on a new stream."""
-        channel = _Channel(self)
-        self.busy += 1
-        try:
-            channel.open(request, now)
-        except LocalError:
-            self.busy -= 1
-            raise
-
-    def release(self, channel: "_Channel | None", now: float) -> None:
-        """A stream has done its work; it can be used again unless it is None."""
-        self.busy -= 1
-        while self.queue:
-            request = self.queue.popleft()
-            if channel is not None:
-                self.busy += 1
-                channel.start(request, now)
-                return
-            try:
-                self.open(request, now)
-                return
-            except LocalError as error:
-                self.owner.finish(request, None, error, now)
-        if channel is not None:
-            if self.idle is None:
-                self.idle = channel
-                channel.park(now)
-            else:
-                channel.close()
-
-    def fail(self, error: Exception, now: float) -> None:
-        """Nothing more can be sent."""
-        while self.queue:
-            self.owner.finish(self.queue.popleft(), None, error, now)
-
-
-class _Channel:
-    """One stream of ours: carries one request at a time."""
-
-    __slots__ = ("_frames", "_link", "_request", "_stream", "_timer", "_used")
-
-    def __init__(self, link: _Link) -> None:
-        self._link = link
-        self._frames = Framing(MAX_RESPONSE, link.owner.held)
-        self._request: Request | None = None
-        self._stream: Stream | None = None
-        self._timer = 0
-        self._used = False
-        """A request was carried to its end before this one."""
-
-    def open(self, request: Request, now: float) -> None:
-        """Open the stream for its first request."""
-        link = self._link
-        config = link.owner.config
-        self._request = request
-        request.channel = self
-        # Without an answer only the negotiation tells whether the peer takes the request.
-        try:
-            self._stream = link.connection.open_stream(
-                (config.protocol,), self._on_open, self._on_fail, now, optimistic=request.has_answer
-            )
-        except LocalError:
-            request.channel = None
-            raise
-        link.owner.context.touch(link.connection)
-
-    def start(self, request: Request, now: float) -> None:
-        """Carry another request."""
-        self._link.owner.context.cancel(self._timer)
-        self._request = request
-        request.channel = self
-        self._send(now)
-
-    def park(self, now: float) -> None:
-        """Wait for another request."""
-        owner = self._link.owner
-        self._timer = owner.context.call_at(
-            now + owner.config.idle_timeout, "kad idle", self._expire
-        )
-
-    def abort(self, now: float) -> None:
-        """The request is not wanted any more, and the stream is of no use without its answer."""
-        self._request = None
-        self._reset()
-        self._link.release(None, now)
-
-    def close(self) -> None:
-        """End the stream in order."""
-        assert self._stream is not None
-        self._frames.close()
-        self._stream.write_eof()
-        self._stream.stop_reading()
-        self._touch()
-
-    def _send(self, now: float) -> None:
-        stream, request = self._stream, self._request
-        assert stream is not None and request is not None
-        stream.write(request.data)  # it fits: 16 KiB into an empty buffer
-        if not request.has_answer:
-            stream.on_drained = self._on_drained
-        self._touch()
-
-    def _on_open(self, stream: Stream, protocol: str, now: float) -> None:
-        self._stream = stream
-        stream.on_data = self._on_data
-        stream.on_eof = self._on_eof
-        stream.on_reset = self._on_reset
-        self._send(now)
-
-    def _on_fail(self, error: Exception, now: float) -> None:
-        self._broken(self._link.connection.error or error, now)
-
-    def _on_drained(self, now: float) -> None:
-        self._succeed(None, now)
-
-    def _on_data(self, data: bytes, now: float) -> None:
-        stream, request = self._stream, self._request
-        assert stream is not None
-        stream.credit(len(data), now)
-        try:
-            frames = self._frames.receive(data)
-            if not frames:
-                if request is None or not request.has_answer:
-                    raise RemoteError("the peer sent something that nobody asked for")
-                return
-            if request is None or not request.has_answer or len(frames) > 1 or self._frames.pending:
-                raise RemoteError("the peer sent more than an answer")
-            answer = messages.decode(frames[0])
-            if answer.type != request.type:
-                raise RemoteError(f"the answer to {request.type} is of type {answer.type}")
-        except RemoteError as error:
-            self._reset()
-            self._broken(error, now)
-        else:
-            self._succeed(answer, now)
-
-    def _succeed(self, answer: Message | None, now: float) -> None:
-        request, self._request = self._request, None
-        assert request is not None
-        self._used = True
-        request.channel = None
-        # First the stream, so that what follows from the answer can use it.
-        self._link.release(self, now)
-        self._link.owner.finish(request, answer, None, now)
-
-    def _on_eof(self, now: float) -> None:
-        assert self._stream is not None
-        self._stream.write_eof()
-        self._touch()
-        self._broken(RemoteError("the peer closed the stream without an answer"), now)
-
-    def _on_reset(self, code: int, now: float) -> None:
-        error = self._link.connection.error
-        self._broken(error or RemoteError(f"the peer reset the stream (code {code:#x})"), now)
-
-    def _broken(self, error: Exception, now: float) -> None:
-        """The stream is of no use any more."""
-        link = self._link
-        untouched = not self._frames.pending
-        self._frames.close()
-        link.owner.context.cancel(self._timer)
-        request, self._request = self._request, None
-        if link.idle is self:
-            link.idle = None
-            return
-        if request is None:
-            return
-        request.channel = None
-        if self._used and untouched and request.fresh and link.connection.error is None:
-            request.fresh = False
-            try:
-                link.busy -= 1
-                link.open(request, now)
-                return
-            except LocalError as cause:
-                link.busy += 1
-                error = cause
-        link.release(None, now)
-        link.owner.finish(request, None, error, now)
-
-    def _expire(self, now: float) -> None:
-        self._link.idle = None
-        self.close()
-
-    def _reset(self) -> None:
-        self._frames.close()
-        if self._stream is not None:
-            self._stream.reset()
-        self._touch()
-
-    def _touch(self) -> None:
-        self._link.owner.context.touch(self._link.connection)

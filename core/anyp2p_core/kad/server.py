@@ -14,7 +14,7 @@ Anything else is a DecodeError: the stream is reset, as go peers do.
 
 from collections.abc import Callable, Container, Sequence
 
-from ..errors import DecodeError
+from ..errors import DecodeError, RemoteError
 from ..multiaddr import Multiaddr
 from ..peer_id import PeerId
 from . import rfc3339
@@ -124,15 +124,29 @@ class Responder:
             raise DecodeError("PUT_VALUE without a record for its key")
         key, value = record.key, record.value
         self._validators.validate(key, value, wall)
-        known = self._store.get(key, wall)
-        if known is not None and self._validators.is_better(key, known.value, value):
-            raise DecodeError("PUT_VALUE with a record that is worse than the one that is here")
         # Only rust peers send a ttl; it can shorten the life of a record, not lengthen it.
         life = min(self._age, float(record.ttl)) if record.ttl else self._age
         stored = StoredRecord(key, value, wall, wall + life, bytes(sender))
+        known = self._store.get(key, wall)
+        if known is not None and known.value == value:
+            # Whoever repeats a record must neither end its life early nor own it.
+            stored.expires = max(stored.expires, known.expires)
+            stored.sender = known.sender
+        elif known is not None and self._is_worse(key, value, known.value, wall):
+            raise DecodeError("PUT_VALUE with a record that is worse than the one that is here")
         if not self._store.put(stored, wall):
             raise DecodeError("PUT_VALUE for which there is no room")
         return Record(key, value)
+
+    def _is_worse(self, key: bytes, value: bytes, known: bytes, wall: float) -> bool:
+        """Whether a value that we know is better, and still valid."""
+        if not self._validators.is_better(key, known, value):
+            return False
+        try:
+            self._validators.validate(key, known, wall)
+        except RemoteError:
+            return False
+        return True
 
     def _providers(self, key: bytes, now: float, wall: float) -> list[Peer]:
         found: list[Peer] = []

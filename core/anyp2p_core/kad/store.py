@@ -85,7 +85,8 @@ class Records:
     When it is full, the oldest record of the peer with the most records makes room.
     """
 
-    __slots__ = ("_by_sender", "_max_records", "_max_value", "_records", "_share")
+    __slots__ = ("_by_count", "_by_sender", "_max_records", "_max_value", "_most", "_next_sweep",
+                 "_records", "_share")  # fmt: skip
 
     def __init__(
         self, *, max_records: int = MAX_RECORDS, max_value: int = MAX_VALUE, share: float = SHARE
@@ -95,6 +96,12 @@ class Records:
         self._share = max(int(max_records * share), 1)
         self._records: dict[bytes, StoredRecord] = {}
         self._by_sender: dict[bytes, dict[bytes, None]] = {}
+        self._by_count: dict[int, dict[bytes, None]] = {}
+        """Other peers by how many records they have."""
+        self._most = 0
+        """The greatest of these counts, or more."""
+        self._next_sweep = 0.0
+        """No record expires before."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -103,16 +110,21 @@ class Records:
         """Store a record; False if it is too long, has expired, or everything here is our own."""
         if len(record.value) > self._max_value or record.expires <= wall:
             return False
+        sender = record.sender
         self.remove(record.key)
-        mine = self._by_sender.get(record.sender, {})
-        if record.sender and len(mine) >= self._share:
+        mine = self._by_sender.get(sender, {})
+        if sender and len(mine) >= self._share:
             self.remove(next(iter(mine)))
         elif len(self._records) >= self._max_records:
-            self.sweep(wall)
+            if wall >= self._next_sweep:
+                self.sweep(wall)
             if len(self._records) >= self._max_records and not self._make_room():
                 return False
         self._records[record.key] = record
-        self._by_sender.setdefault(record.sender, {})[record.key] = None
+        self._next_sweep = min(self._next_sweep, record.expires)
+        mine = self._by_sender.setdefault(sender, {})
+        mine[record.key] = None
+        self._count(sender, len(mine) - 1, len(mine))
         return True
 
     def get(self, key: bytes, wall: float) -> StoredRecord | None:
@@ -129,6 +141,7 @@ class Records:
         if record is not None:
             mine = self._by_sender[record.sender]
             del mine[key]
+            self._count(record.sender, len(mine) + 1, len(mine))
             if not mine:
                 del self._by_sender[record.sender]
 
@@ -137,13 +150,29 @@ class Records:
         expired = [key for key, record in self._records.items() if record.expires <= wall]
         for key in expired:
             self.remove(key)
+        ends = (record.expires for record in self._records.values())
+        self._next_sweep = min(ends, default=float("inf"))
         return len(expired)
 
+    def _count(self, sender: bytes, before: int, after: int) -> None:
+        """Note how many records a peer has; our own do not count."""
+        if not sender:
+            return
+        if before:
+            same = self._by_count[before]
+            del same[sender]
+            if not same:
+                del self._by_count[before]
+        if after:
+            self._by_count.setdefault(after, {})[sender] = None
+            self._most = max(self._most, after)
+
     def _make_room(self) -> bool:
-        senders = [sender for sender in self._by_sender if sender]
-        if not senders:
+        if not self._by_count:
             return False
-        busiest = max(senders, key=lambda sender: len(self._by_sender[sender]))
+        while self._most not in self._by_count:
+            self._most -= 1
+        busiest = next(iter(self._by_count[self._most]))
         self.remove(next(iter(self._by_sender[busiest])))
         return True
 

@@ -183,6 +183,12 @@ class Table:
             self._groups[group] = self._groups.get(group, 0) + 1
         return verdict
 
+    def moved(self, peer: PeerId, addresses: tuple[Multiaddr, ...]) -> None:
+        """A peer that is here says where it is now; ignored if it says nothing."""
+        entry = self._entries.get(peer)
+        if entry is not None and addresses:
+            entry.addresses = addresses[:MAX_ADDRESSES]
+
     def remove(self, peer: PeerId) -> bool:
         """Forget a peer; False if it is not here."""
         entry = self._entries.pop(peer, None)

@@ -14,7 +14,7 @@ signed is the start of what came, and nothing has to be encoded again.
 from ..errors import DecodeError
 from ..peer_id import PeerId
 from ..varint import encode as varint
-from .rpc import read_varint, skip
+from .rpc import next_field, read_varint
 
 SIGN_PREFIX = b"libp2p-pubsub:"
 
@@ -109,7 +109,7 @@ def build(
     """A message without signature."""
     message = Message()
     message.from_, message.data, message.seqno, message.topic = from_, data, seqno, topic
-    parts = []
+    parts: list[bytes] = []
     for tag, value in ((b"\x0a", from_), (b"\x12", data), (b"\x1a", seqno), (b"\x22", topic)):
         if value is not None:
             parts += tag, varint(len(value)), value
@@ -138,23 +138,15 @@ def _parse_irregular(raw: bytes) -> Message:
     try:
         while pos < end:
             at = pos
-            tag, pos = read_varint(raw, pos)
-            if tag & 7 != 2:
-                pos = skip(raw, pos, tag)
-                unknown.append(raw[at:pos])
-                if 0 < tag >> 3 < 7:
-                    raise DecodeError(f"field {tag >> 3} of a message has the wrong wire type")
-                continue
-            size, start = read_varint(raw, pos)
-            pos = start + size
+            tag, start, pos = next_field(raw, pos, end)
             if tag in _TAGS:
                 values[tag >> 3] = raw[start:pos]
+            elif tag >> 3 < 7:
+                raise DecodeError(f"field {tag >> 3} of a message has the wrong wire type")
             else:
                 unknown.append(raw[at:pos])
     except IndexError:
         raise DecodeError("a message is cut off") from None
-    if pos != end:
-        raise DecodeError("a message is cut off")
     _, from_, data, seqno, topic, signature, key = values
     message = build(from_, data, seqno, topic or b"", b"".join(unknown))
     if signature is not None:

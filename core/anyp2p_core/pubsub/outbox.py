@@ -54,9 +54,7 @@ class Outbox:
         self._max_bytes = max_bytes
         self._max_count = max_count
         self._partial: memoryview | None = None
-        self._queues: tuple[deque[tuple[bytes, bytes | None]], ...] = tuple(
-            deque() for _ in Kind
-        )
+        self._queues: tuple[deque[tuple[bytes, bytes | None]], ...] = tuple(deque() for _ in Kind)
         self._touch = touch
 
     def send(self, data: bytes, kind: Kind, message_id: bytes | None = None) -> bool:
@@ -109,10 +107,7 @@ class Outbox:
             taken = stream.write(partial)
             self._partial = partial[taken:] if taken < len(partial) else None
         while self.count and self._partial is None and stream.unsent < HIGH:
-            for queue in self._queues:
-                if queue:
-                    data, message_id = queue.popleft()
-                    break
+            data, message_id = next(queue for queue in self._queues if queue).popleft()
             self.count -= 1
             self.size -= len(data)
             if message_id is None or not self._is_unwanted(message_id):

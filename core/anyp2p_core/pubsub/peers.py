@@ -1,7 +1,7 @@
 """Peers that speak pubsub, and topics, each knowing the other: bounded by what is connected.
 
     Peer.topics   <->   Topic.peers       what the peer subscribed to, at most so many topics
-                        Topic.mesh        those that we exchange full messages with; None: not joined
+                        Topic.mesh        those to exchange full messages with; None: not joined
                         Topic.fanout      those that our messages go to, where we have not joined
 
 A topic exists while anybody, we included, has to do with it.
@@ -112,4 +112,3 @@ class Topic:
     def is_idle(self) -> bool:
         """Whether nobody would miss it."""
         return not (self.peers or self.subscriptions or self.rule or self.fanout is not None)
-

@@ -1,7 +1,7 @@
 """What peers announced and we asked for: one id of each request, until it came.
 
-    asked --somebody sent it--> kept
-          --too late--> broken, held against who announced it, also when it has gone since
+asked --somebody sent it--> kept
+      --too late--> broken, held against who announced it, also when it has gone since
 """
 
 from ..peer_id import PeerId

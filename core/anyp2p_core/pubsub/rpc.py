@@ -157,20 +157,6 @@ def read_varint(data: bytes, pos: int) -> tuple[int, int]:
     raise DecodeError("a number of more than 64 bits")
 
 
-def skip(data: bytes, pos: int, tag: int) -> int:
-    """The position behind a field that is not length-delimited, ``pos`` being behind its tag."""
-    wire = tag & 7
-    if not 0 < tag >> 3 <= _MAX_FIELD:
-        raise DecodeError(f"{tag >> 3} is not a field number")
-    if wire == 0:
-        return read_varint(data, pos)[1]
-    if wire == 1:
-        return pos + 8
-    if wire == 5:
-        return pos + 4
-    raise DecodeError(f"groups and wire type {wire} are not accepted")
-
-
 def _parse(data: bytes, limits: WireLimits) -> Rpc:
     rpc = Rpc()
     messages = rpc.publish
@@ -193,7 +179,7 @@ def _parse(data: bytes, limits: WireLimits) -> Rpc:
                 raise _too_many(limits)
             messages.append(data[start:pos])
             continue
-        tag, start, pos = _next(data, pos, end)
+        tag, start, pos = next_field(data, pos, end)
         if tag in (0x0A, 0x1A):
             entries.left = left
             entries.count()
@@ -313,24 +299,33 @@ def _read_prune(rpc: Rpc, data: bytes, pos: int, end: int, limits: WireLimits) -
 def _fields(data: bytes, pos: int, end: int) -> Iterator[tuple[int, int, int]]:
     """The fields of a message: tag, where a delimited value starts or the number, the end."""
     while pos < end:
-        tag, start, pos = _next(data, pos, end)
+        tag, start, pos = next_field(data, pos, end)
         yield tag, start, pos
 
 
-def _next(data: bytes, pos: int, end: int) -> tuple[int, int, int]:
+def next_field(data: bytes, pos: int, end: int) -> tuple[int, int, int]:
+    """The tag at ``pos``, where its value starts or the number, and the position behind it.
+
+    DecodeError if it reaches beyond ``end``; IndexError if even ``data`` ends before.
+    """
     tag = data[pos]
     pos += 1
     if tag > 0x7F:
         tag, pos = read_varint(data, pos - 1)
-    if tag & 7 == 2:
-        if not 0 < tag >> 3 <= _MAX_FIELD:
-            raise DecodeError(f"{tag >> 3} is not a field number")
+    if not 0 < tag >> 3 <= _MAX_FIELD:
+        raise DecodeError(f"{tag >> 3} is not a field number")
+    wire = tag & 7
+    if wire == 2:
+        size, start = read_varint(data, pos)
+        stop = start + size
+    elif wire == 0:
         start, stop = read_varint(data, pos)
-        start, stop = stop, stop + start
-    elif tag & 7 == 0 and tag:
-        start, stop = read_varint(data, pos)
+    elif wire == 1:
+        start, stop = pos, pos + 8
+    elif wire == 5:
+        start, stop = pos, pos + 4
     else:
-        start, stop = pos, skip(data, pos, tag)
+        raise DecodeError(f"groups and wire type {wire} are not accepted")
     if stop > end:
         raise _cut()
     return tag, start, stop

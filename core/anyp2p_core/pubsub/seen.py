@@ -1,6 +1,6 @@
 """Ids of messages that were seen, for a while: what comes again is a duplicate.
 
-    add -> remembered --ttl after it was first seen, or too many: oldest first--> forgotten
+add -> remembered --ttl after it was first seen, or too many: oldest first--> forgotten
 """
 
 

@@ -80,6 +80,36 @@ def add_target(parser: Parser) -> None:
     )
 
 
+def add_dht_options(parser: Parser) -> None:
+    """Which Kademlia network it is."""
+    parser.add_argument(
+        "--protocol",
+        metavar="NAME",
+        default="/ipfs/kad/1.0.0",
+        type=protocol,
+        help="the network's protocol (default: /ipfs/kad/1.0.0)",
+    )
+    parser.add_argument(
+        "--accept",
+        metavar="NAMESPACE",
+        action="append",
+        type=namespace,
+        help="take any value in this namespace, for tests and networks of your own; "
+        "all peers have to do so; repeat it for more (pk and ipns are always there)",
+    )
+
+
+def add_listen_option(parser: Parser, default: str) -> None:
+    """Where the host listens."""
+    parser.add_argument(
+        "--listen",
+        metavar="MADDR",
+        type=multiaddr,
+        action="append",
+        help=f"where to listen; repeat it for more (default: {default})",
+    )
+
+
 def multiaddr(text: str) -> "Multiaddr":
     """A multiaddr in its text form."""
     from anyp2p_core.errors import DecodeError
@@ -99,6 +129,30 @@ def target(text: str) -> "Multiaddr":
             f"{text} says who the peer is and not where: put /ip4/.../tcp/... in front of it"
         )
     return address
+
+
+def server(text: str) -> "Multiaddr":
+    """An address with the id of the peer that is there."""
+    address = target(text)
+    if address.names[-1] != "p2p":
+        raise argparse.ArgumentTypeError(f"{text} does not say who is there: add /p2p/ and its id")
+    return address
+
+
+def protocol(text: str) -> str:
+    """The name of a protocol."""
+    if not text.startswith("/") or len(text) < 2 or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is no protocol: it starts with a slash")
+    return text
+
+
+def namespace(text: str) -> str:
+    """The first part of the keys of some values."""
+    if not text.isascii() or not text.isprintable() or "/" in text or not text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no namespace: a name without slashes")
+    if text in ("pk", "ipns"):
+        raise argparse.ArgumentTypeError(f"what is valid in {text} is decided by its definition")
+    return text
 
 
 def size(text: str) -> int:
