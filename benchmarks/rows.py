@@ -167,9 +167,11 @@ print(json.dumps(dict(wall=wall, cpu=cpu, rss=rss)))
 
 def importing(built: Built, module: str) -> Sample:
     """Time of one import statement in a fresh interpreter, and its resident bytes afterwards."""
+    environment = dict(built.environment)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else it would be compiled each time
     done = subprocess.run(
         [python(built), "-c", IMPORT.format(module=module)],
-        env=built.environment,
+        env=environment,
         cwd=Path(ROOT).anchor,
         capture_output=True,
         text=True,
