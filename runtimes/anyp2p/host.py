@@ -654,6 +654,8 @@ class BaseHost(ABC, Generic[S]):
             else:
                 log.exception("the handler of %s raised; its stream is reset", stream.protocol)
         finally:
+            if not finished:
+                self.flush()  # our consent to the protocol, which a reset would take back
             stream.abandon(graceful=finished)
 
     def _on_readable(self, event: StreamReadable) -> None:

@@ -63,9 +63,8 @@ class Network:
     async def settled(self) -> None:
         """Nobody does or waits for anything."""
         for host in self.hosts:
-            service = self.dht(host).kad
-            for left in (service._operations, service.requests._waiting, service._bootstraps):
-                await self.kit.eventually(lambda left=left: not left, f"{left} go on")
+            left = self.dht(host).kad._operations
+            await self.kit.eventually(lambda left=left: not left, f"{left} go on")
             assert not self.dht(host)._events.searches
         await self.kit.nobody_waits(*self.hosts)
 
@@ -124,6 +123,13 @@ async def test_all_commands(kit: Kit) -> None:
         assert search.trace == search.result.trace
         assert {hop.peer for hop in search.trace} == {first.peer_id, server.peer_id}
 
+        silent = await there.provide(MISSING, announce=False)
+        assert silent.holders == ()
+        asked = here.find_providers(MISSING)
+        assert [one.peer async for one in asked] == [server.peer_id]
+        there.stop_providing(MISSING)
+        assert [one async for one in here.find_providers(MISSING)] == []
+
         await first_value(net, first, b"older")
         put = await there.put("/v/name", b"the newest")
         assert put.holders == (first.peer_id,) and len(put.trace) == 1
@@ -174,10 +180,6 @@ async def test_failures_say_what_is_wrong_and_whom_was_asked(kit: Kit) -> None:
         )
         done = await kit.base(alone).dht.provide(CONTENT, announce=False)
         assert done.holders == ()
-        store = kit.base(alone).dht.kad.store
-        assert list(store.own_keys()) == [CONTENT.multihash]
-        kit.base(alone).dht.stop_providing(CONTENT)
-        assert not store.own_keys()
 
 
 COMMANDS: dict[str, Callable[[Dht, Any], Awaitable[Any]]] = {

@@ -153,11 +153,16 @@ class GossipSub(PubSub):
         if peer.direct or peer.version < 0:
             self._always[peer] = None
         for topic in peer.topics:
-            self._graft_early(peer, topic, now)
+            self.on_subscribed(peer, topic, now)
         self._extend(peer, now)
 
     def on_peer_lost(self, peer: Peer, now: float) -> None:
         self._always.pop(peer, None)
+        for topic in peer.topics:
+            self._drop(peer, topic, now)
+
+    def on_unreadable(self, peer: Peer, now: float) -> None:
+        # It has dropped us from its meshes, as we do when our stream breaks.
         for topic in peer.topics:
             self._drop(peer, topic, now)
 
@@ -169,7 +174,12 @@ class GossipSub(PubSub):
         self._penalize(peer.id, 1)
 
     def on_subscribed(self, peer: Peer, topic: Topic, now: float) -> None:
+        """Neither the mesh nor gossip waits for the heartbeat when somebody is new."""
+        if peer.outbox is None:
+            return
         self._graft_early(peer, topic, now)
+        if (topic.mesh is not None or topic.fanout is not None) and self._may_gossip(peer):
+            self._gossip_to([peer], topic, self.cache.ids(topic.raw), now)
 
     def on_unsubscribed(self, peer: Peer, topic: Topic, now: float) -> None:
         self._drop(peer, topic, now)
@@ -473,30 +483,31 @@ class GossipSub(PubSub):
                 continue
             if peer in topic.mesh or topic in refused:
                 continue
-            if not self._admits(peer, topic, now):
-                refused.append(topic)
-                if not self._is_able(peer) or len(topic.mesh) < config.d_hi:
-                    px = False
-            else:
+            if self._objects(peer, topic, now):
+                px = False
+            elif len(topic.mesh) < config.d_hi:
                 self._graft(peer, topic, now)
+                continue
+            else:
+                self.backoff.add(raw, peer.raw, now + config.prune_backoff)
+            refused.append(topic)
         if refused:
             prunes = [self._prune_of(peer, topic, config.prune_backoff, px=px) for topic in refused]
             self._send_control(peer, (), prunes, now)
 
-    def _admits(self, peer: Peer, topic: Topic, now: float) -> bool:
-        """Whether a peer may enter our mesh. If not, its backoff starts again."""
+    def _objects(self, peer: Peer, topic: Topic, now: float) -> bool:
+        """Whether a peer must not enter our mesh, room or not. Its backoff starts again then."""
         config = self.config
-        assert topic.mesh is not None
         if not self._is_able(peer):
-            return False
+            return True
         until = self.backoff.until(topic.raw, peer.raw)
         if until is not None and now < until:
             flood = until - config.prune_backoff + config.graft_flood
             self._penalize(peer.id, 2 if now < flood else 1)
-        elif self._score(peer) >= 0 and len(topic.mesh) < config.d_hi:
-            return True
+        elif self._score(peer) >= 0:
+            return False
         self.backoff.add(topic.raw, peer.raw, now + config.prune_backoff)
-        return False
+        return True
 
     def _on_prune(self, peer: Peer, prunes: list[Prune], now: float) -> None:
         config = self.config
@@ -637,14 +648,15 @@ class GossipSub(PubSub):
         ids = self.cache.ids(topic.raw)
         if not ids:
             return
-        threshold = config.thresholds.gossip
-        able = [
-            peer
-            for peer in topic.peers
-            if peer not in but and self._is_able(peer) and self._score(peer) >= threshold
-        ]
-        choice = self.context.choice
-        chosen = choice.sample(able, max(config.d_lazy, int(config.gossip_factor * len(able))))
+        able = [peer for peer in topic.peers if peer not in but and self._may_gossip(peer)]
+        count = max(config.d_lazy, int(config.gossip_factor * len(able)))
+        self._gossip_to(self.context.choice.sample(able, count), topic, ids, now)
+
+    def _may_gossip(self, peer: Peer) -> bool:
+        return self._is_able(peer) and self._score(peer) >= self.config.thresholds.gossip
+
+    def _gossip_to(self, chosen: list[Peer], topic: Topic, ids: list[bytes], now: float) -> None:
+        config, choice = self.config, self.context.choice
         choice.shuffle(ids)
         frames = wire.ihave(topic.raw, ids[: config.max_ihave_length])
         for peer in chosen:

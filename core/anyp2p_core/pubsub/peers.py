@@ -7,11 +7,12 @@
 A topic exists while anybody, we included, has to do with it.
 """
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from ..peer_id import PeerId
 from .ids import MessageId
-from .outbox import Kind, Outbox
+from .outbox import Outbox
 from .signing import SignaturePolicy
 from .validation import Rule
 
@@ -72,18 +73,14 @@ class Peer:
     def __repr__(self) -> str:
         return f"<Peer {self.id} {self.protocol}>"
 
-    def send(self, data: bytes, kind: Kind, message_id: bytes | None = None) -> bool:
-        """Send a complete RPC if there is a stream; False: it is lost."""
-        return self.outbox is not None and self.outbox.send(data, kind, message_id)
-
     def is_unwanted(self, message_id: bytes) -> bool:
         """Whether the peer said that it has a message."""
         return unwanted_key(message_id) in self.unwanted
 
 
 def unwanted_key(message_id: bytes) -> bytes:
-    """What is kept of an id that a peer does not want: 32 bytes at most."""
-    return message_id if len(message_id) <= 64 else message_id[:32] + message_id[-32:]
+    """What is kept of an id that a peer does not want: 64 bytes at most."""
+    return message_id if len(message_id) <= 64 else sha256(message_id).digest()
 
 
 class Topic:

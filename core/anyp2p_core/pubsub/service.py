@@ -47,7 +47,6 @@ from .validation import (
     require_verdict,
 )
 
-BLACKLISTED_PEER = "blacklisted peer"
 BLACKLISTED_SOURCE = "blacklisted source"
 SELF_ORIGIN = "self originated message"
 
@@ -203,7 +202,7 @@ class PubSub(Service):
     def on_stream(self, connection: Connection, stream: Stream, protocol: str, now: float) -> None:
         assert connection.peer is not None
         peer = self._peer(connection.peer, now)
-        self.streams.accept(peer, stream)
+        self.streams.accept(peer, stream, now)
         self.streams.open(peer, (protocol,), now)
 
     # Notices from the streams.
@@ -225,6 +224,9 @@ class PubSub(Service):
             self._tracer.stream_closed(peer.raw, now)
         self.context.emit(PubSubPeerRemoved(peer.id))
         self.on_peer_lost(peer, now)
+
+    def on_unreadable(self, peer: Peer, now: float) -> None:
+        """The peer's stream to us has ended: it starts anew, or says nothing more."""
 
     def on_rpc(self, peer: Peer, data: bytes, now: float) -> None:
         """An RPC of a peer. DecodeError if it is none."""
@@ -385,7 +387,7 @@ class PubSub(Service):
 
     def _remove(self, peer: Peer, now: float) -> None:
         del self.all_peers[peer.id]
-        self.streams.close(peer)
+        self.streams.close(peer, now)
         if peer.outbox is not None:
             peer.outbox = None
             self.on_unwritable(peer, now)

@@ -39,10 +39,10 @@ class Inbound:
         stream.on_eof = self._on_eof
         stream.on_reset = self._on_reset
 
-    def close(self) -> None:
+    def close(self, now: float) -> None:
         """Abort the stream."""
         self.stream.reset()
-        self._over()
+        self._over(now)
 
     def _on_data(self, data: bytes, now: float) -> None:
         self.stream.credit(len(data), now)
@@ -53,7 +53,7 @@ class Inbound:
                 if self.peer.inbound is not self:
                     return
         except DecodeError:
-            self.close()
+            self.close(now)
             streams.service.on_malformed(self.peer, now)
             return
         pending = self._frames.pending
@@ -61,20 +61,21 @@ class Inbound:
             streams.held += pending - self.pending
             self.pending = pending
             if streams.held > streams.service.config.max_held:
-                streams.shed()
+                streams.shed(now)
 
     def _on_eof(self, now: float) -> None:
         self.stream.write_eof()
-        self._over()
+        self._over(now)
 
     def _on_reset(self, code: int, now: float) -> None:
-        self._over()
+        self._over(now)
 
-    def _over(self) -> None:
+    def _over(self, now: float) -> None:
         self._streams.held -= self.pending
         self.pending = 0
         if self.peer.inbound is self:
             self.peer.inbound = None
+            self._streams.service.on_unreadable(self.peer, now)
 
 
 class Streams:
@@ -85,19 +86,19 @@ class Streams:
         self.held = 0
         """Bytes of incomplete RPCs."""
 
-    def accept(self, peer: Peer, stream: Stream) -> None:
+    def accept(self, peer: Peer, stream: Stream, now: float) -> None:
         """A peer opened a stream to write on."""
         if peer.inbound is not None:
-            peer.inbound.close()
+            peer.inbound.close(now)
         peer.extensions = None
         peer.inbound = Inbound(self, peer, stream, self.service.config.max_rpc)
 
-    def shed(self) -> None:
+    def shed(self, now: float) -> None:
         """Abort the stream that holds most."""
         peers = self.service.all_peers.values()
         inbound = [peer.inbound for peer in peers if peer.inbound is not None]
         victim = max(inbound, key=lambda one: one.pending)
-        victim.close()
+        victim.close(now)
         self.service.touch(victim.peer)
 
     def open(self, peer: Peer, protocols: Sequence[str], now: float) -> None:
@@ -143,11 +144,11 @@ class Streams:
             self._lost(peer, outbox.stream, (peer.protocol,), now)
             self.service.touch(peer)
 
-    def close(self, peer: Peer) -> None:
+    def close(self, peer: Peer, now: float) -> None:
         """A peer is gone."""
         self.service.context.cancel(peer.retry)
         if peer.inbound is not None:
-            peer.inbound.close()
+            peer.inbound.close(now)
 
     def _opened(
         self, peer: Peer, connection: Connection, stream: Stream, protocol: str, now: float

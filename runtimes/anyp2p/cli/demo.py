@@ -26,7 +26,8 @@ def add_parser(commands: Commands) -> None:
         "let nodes on different event loops talk to each other",
         "Each event loop gets a thread with a node. Every node connects to every other one and to "
         "a second one on its own loop, identifies it, pings it, gets 1 MiB echoed, compares it, "
-        "and runs perf. Fails unless all of it worked.",
+        "runs perf, and gets a value that the other one put into a DHT. Fails unless all of it "
+        "worked.",
     )
     parser.add_argument(
         "--runtimes",
@@ -92,6 +93,8 @@ def _meet(names: list[str], *, quiet: bool) -> "tuple[list[Member], list[Pair]]"
         if members and not quiet:
             _introduce(members)
         pairs = [dialer.measure(listener) for dialer in members for listener in members]
+        if all(pair.ok for pair in pairs):
+            _share(members, pairs)
     finally:
         # Threads in the C code of an event loop do not survive the end of the interpreter.
         hosts.end_on_next_interrupt()
@@ -105,6 +108,20 @@ def _meet(names: list[str], *, quiet: bool) -> "tuple[list[Member], list[Pair]]"
         if member.thread.is_alive():
             raise Failure(f"the {member.name} node did not close within {PATIENCE:g} s")
     return members, pairs
+
+
+def _share(members: "list[Member]", pairs: "list[Pair]") -> None:
+    """Let each loop put a value into a DHT, and get that of each other one."""
+    for member in members:
+        member.share(members[0] if member is not members[0] else None)
+    for member in members:
+        member.put(f"/demo/put on {member.name}")
+    by_names = {(pair.dialer, pair.listener): pair for pair in pairs}
+    for getter in members:
+        for putter in members:
+            first = next((one for one in members if one is not putter), putter)
+            pair = by_names[getter.name, putter.name]
+            getter.get(f"/demo/put on {putter.name}", first, pair)
 
 
 def _introduce(members: "list[Member]") -> None:
@@ -121,7 +138,7 @@ def _show(names: list[str], pairs: "list[Pair]", seconds: float) -> None:
         output.say()
         output.table([("", *names), *(_pings(name, pairs) for name in names)], right=len(names))
         output.say()
-        output.table([HEADER, *map(_row, pairs)], right=4)
+        output.table([HEADER, *map(_row, pairs)], right=5)
         output.say()
     for pair in pairs:
         if not pair.ok:
@@ -129,7 +146,7 @@ def _show(names: list[str], pairs: "list[Pair]", seconds: float) -> None:
     done = sum(pair.ok for pair in pairs)
     output.say(
         f"{done} of {len(pairs)} pairs connected, identified, pinged, echoed {ECHO >> 20} MiB "
-        f"intact and ran perf, in {seconds:.1f} s"
+        f"intact, ran perf and got each other's values from a DHT, in {seconds:.1f} s"
     )
 
 
@@ -143,7 +160,7 @@ def _pings(dialer: str, pairs: "list[Pair]") -> list[str]:
 
 
 HEADER = ["dialer", "listener", "security", "muxer", "early"]
-HEADER += ["connect", f"echo {ECHO >> 20} MiB", "perf up", "perf down"]
+HEADER += ["connect", f"echo {ECHO >> 20} MiB", "perf up", "perf down", "dht get"]
 
 
 def _row(pair: "Pair") -> list[str]:
@@ -159,4 +176,5 @@ def _row(pair: "Pair") -> list[str]:
         f"{pair.echo_bytes_per_second / 1e6:.0f} MB/s",
         f"{pair.upload_bytes_per_second / 1e6:.0f} MB/s",
         f"{pair.download_bytes_per_second / 1e6:.0f} MB/s",
+        f"{pair.dht_get_seconds * 1e3:.0f} ms",
     ]

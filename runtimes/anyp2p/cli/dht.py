@@ -156,6 +156,8 @@ def _run(args: argparse.Namespace, command: Command) -> int:
         await _join(host, args)
         await command(host, host.dht, args)
 
+    if command in (put, get):
+        _check_namespace(args)
     network = make_network(args, timeout=args.patience, peer_timeout=PEER_TIMEOUT)
     options: dict[str, Any] = {"dht": network}
     if "listen" in args:
@@ -352,7 +354,7 @@ async def table(host: "BaseHost[Any]", dht: "Dht", args: argparse.Namespace) -> 
         )
         return
     about = "" if estimate is None else f"; the network has about {estimate} servers"
-    output.say(f"{_peers(health.size, '')} in {len(health.buckets)} buckets{about}")
+    output.say(f"{_peers(health.size, '')} in {_buckets(len(health.buckets))}{about}")
     rows = []
     for one in health.buckets:
         for number, entry in enumerate(buckets[one.prefix]):
@@ -445,6 +447,20 @@ def _peers(number: int, verb: str | None = None) -> str:
     one = number == 1
     words = {None: ("was", "were"), "have": ("has", "have"), "": ("", "")}[verb]
     return f"{number} peer{'' if one else 's'} {words[0] if one else words[1]}".rstrip()
+
+
+def _buckets(number: int) -> str:
+    return f"{number} bucket{'' if number == 1 else 's'}"
+
+
+def _check_namespace(args: argparse.Namespace) -> None:
+    from .failures import UsageError
+
+    name = args.wanted.split(b"/")[1].decode(errors="replace")
+    if name not in ("pk", "ipns", *(args.accept or ())):
+        raise UsageError(
+            f"nobody knows what is valid in the namespace {name!r}: --accept {name} takes any value"
+        )
 
 
 def _text(value: bytes) -> str | None:

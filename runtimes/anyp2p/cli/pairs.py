@@ -7,9 +7,15 @@
 
 One pair at a time, so that nobody disturbs a measurement. A node cannot dial itself: its own
 runtime is measured from a second node there, which lives as long as that takes.
+
+Afterwards each thread gets a server of one DHT, because those would connect to each other in the
+middle of a measurement. Each server puts a value into it; a fresh client on each loop looks for it,
+and begins with another server than that one.
 """
 
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -23,9 +29,11 @@ from .failures import Failure, describe
 
 if TYPE_CHECKING:
     from anyp2p.host import BaseHost
+    from anyp2p_core.kad.service import Kad
     from anyp2p_core.multiaddr import Multiaddr
     from anyp2p_core.peer_id import PeerId
 
+LISTEN = "/ip4/127.0.0.1/tcp/0"
 IN_FLIGHT = 128 * 1024
 """Echo bytes under way: less than the smallest window, so that one task can write and read."""
 PATIENCE = 15.0
@@ -54,6 +62,8 @@ class Pair:
     upload_bytes_per_second: float = 0.0
     downloaded: int = 0
     download_bytes_per_second: float = 0.0
+    dht_get_seconds: float = 0.0
+    """To get a value that the listener's loop put, without knowing that node before."""
 
 
 class Member:
@@ -65,7 +75,8 @@ class Member:
         self.error: Exception | None = None
         self.thread = Thread(target=self._run, name=f"anyp2p demo {name}", daemon=True)
         self._perf_size = perf_size
-        self._jobs: SimpleQueue[tuple[str, Multiaddr] | None] = SimpleQueue()
+        self._server: Any = None
+        self._jobs: SimpleQueue[Callable[[BaseHost[Any]], Awaitable[Any]] | None] = SimpleQueue()
         self._answers: SimpleQueue[Any] = SimpleQueue()
 
     def answer(self) -> Any:
@@ -80,9 +91,67 @@ class Member:
 
     def measure(self, listener: "Member") -> Pair:
         """Dial the node of another runtime, or of this one."""
-        self._jobs.put((listener.name, listener.address))
-        pair: Pair = self.answer()
+        pair = Pair(self.name, listener.name)
+
+        async def meet(node: "BaseHost[Any]") -> None:
+            if listener is not self:
+                await try_pair(node, listener.address, pair, self._perf_size)
+                return
+            async with self._host_class() as second:
+                await try_pair(second, listener.address, pair, self._perf_size)
+            _check(second)
+
+        self._do(meet)
         return pair
+
+    def share(self, first: "Member | None") -> None:
+        """Start a server of the DHT; all but the first know the server of another member."""
+
+        async def join(_: "BaseHost[Any]") -> None:
+            network = _network(None if first is None else first._server.addresses[0], server=True)
+            host = self._host_class(listen=[LISTEN], dht=network)
+            self._server = await self._stack.enter_async_context(host)
+            if first is not None:
+                await host.dht.bootstrap()
+
+        self._do(join)
+
+    def put(self, key: str) -> None:
+        """Have the server put a value into the DHT: the key itself."""
+
+        async def put(_: "BaseHost[Any]") -> None:
+            try:
+                await self._server.dht.put(key, key.encode())
+            except Error:
+                if len(self._server.dht.table):  # else it is alone, and keeps the value itself
+                    raise
+
+        self._do(put)
+
+    def get(self, key: str, first: "Member", pair: Pair) -> None:
+        """Have a fresh client on this loop look for a value, from the server of ``first`` on."""
+
+        async def get(_: "BaseHost[Any]") -> None:
+            network = _network(first._server.addresses[0])
+            start = time.perf_counter()
+            try:
+                async with self._host_class(dht=network) as client:
+                    await client.dht.bootstrap()
+                    found = await client.dht.get(key, quorum=1)
+                    seconds = time.perf_counter() - start
+                _check(client)
+                if found.value != key.encode():
+                    raise Failure(f"the DHT gave {found.value!r} for {key}")
+            except (Error, Failure) as error:
+                pair.ok, pair.error = False, pair.error or f"DHT: {describe(error)}"
+            else:
+                pair.dht_get_seconds = seconds
+
+        self._do(get)
+
+    def _do(self, job: "Callable[[BaseHost[Any]], Awaitable[Any]]") -> None:
+        self._jobs.put(job)
+        self.answer()
 
     def stop(self) -> None:
         """Have the node closed, once the pair under way is done; ``thread`` ends then."""
@@ -103,28 +172,38 @@ class Member:
             self._answers.put(None)
 
     async def _main(self, host_class: runtimes.HostClass) -> None:
-        listening = ["/ip4/127.0.0.1/tcp/0"]
-        async with host_class(listen=listening, echo=True, perf=True) as node:
+        self._host_class = host_class
+        async with AsyncExitStack() as self._stack:
+            node = host_class(listen=[LISTEN], echo=True, perf=True)
+            await self._stack.enter_async_context(node)
             self._answers.put(node.addresses[0])
             while (job := await self._next_job(node)) is not None:
-                name, address = job
-                pair = Pair(self.name, name)
-                if name != self.name:
-                    await try_pair(node, address, pair, self._perf_size)
-                else:
-                    async with host_class() as second:
-                        await try_pair(second, address, pair, self._perf_size)
-                    _check(second)
-                self._answers.put(pair)
+                await job(node)
+                self._answers.put(None)
         _check(node)
+        if self._server is not None:
+            _check(self._server)
 
-    async def _next_job(self, host: "BaseHost[Any]") -> "tuple[str, Multiaddr] | None":
+    async def _next_job(
+        self, host: "BaseHost[Any]"
+    ) -> "Callable[[BaseHost[Any]], Awaitable[Any]] | None":
         """Wait without blocking the loop. Asking is the one way to do it that every loop knows."""
         while True:
             try:
                 return self._jobs.get_nowait()
             except Empty:
                 await hosts.sleep(host, 0.01)
+
+
+def _network(first: "Multiaddr | None", *, server: bool = False) -> "Kad":
+    """The part of a node in a DHT of our own, where every value of one namespace is valid."""
+    from anyp2p_core.kad.config import KadConfig
+    from anyp2p_core.kad.records import AcceptAll
+    from anyp2p_core.kad.service import Kad
+
+    known = () if first is None else (first,)
+    config = KadConfig(protocol="/anyp2p/demo/kad/1.0.0", server=server, bootstrap=known)
+    return Kad(config, validators={"demo": AcceptAll()})
 
 
 def _check(host: "BaseHost[Any]") -> None:

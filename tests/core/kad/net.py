@@ -175,7 +175,8 @@ STEPS = ("DhtProviderFound", "DhtValueImproved")
 class Net:
     """All members and the time."""
 
-    def __init__(self, seed=0):
+    def __init__(self, seed=0, *, limits=None):
+        self.limits = limits
         self.now = 1000.0
         self.seed = seed
         self.members = []
@@ -205,6 +206,7 @@ class Net:
             host = f"127.{number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
             address = f"/ip4/{host}/tcp/4001"
         seeded = Seeded(f"{self.seed}/{number}")
+        options.setdefault("limits", self.limits)
         node = ServingNode(
             PrivateKey.generate(CRYPTO, seeded),
             crypto=CRYPTO,
@@ -268,9 +270,14 @@ class Net:
 
     def start(self, member, command, *args, kad=0, **options):
         """Begin a command, and let happen what needs no time."""
+        request = self.start_only(member, command, *args, kad=kad, **options)
+        self.run()
+        return request
+
+    def start_only(self, member, command, *args, kad=0, **options):
+        """Begin a command; nothing is carried yet."""
         request = getattr(member.kads[kad], command)(*args, now=self.now, **options)
         self.touch(member)
-        self.run()
         return request
 
     def cut(self, a, b):

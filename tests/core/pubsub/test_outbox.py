@@ -70,7 +70,7 @@ def test_what_waits_goes_out_in_the_order_of_its_importance():
     outbox, pipe, touched = stuffed()
     for kind in (GOSSIP, FORWARD, OWN, CONTROL, FORWARD):
         assert outbox.send(f"{kind.name} ".encode(), kind)
-    assert outbox.count == 5 and outbox.size == 38 and not touched
+    assert outbox.count == 5 and outbox.size == 35 and not touched
     assert outbox.waiting(FORWARD) == 2 and pipe.taken == []
     pipe.drain()
     assert pipe.bytes == b"CONTROL OWN FORWARD FORWARD GOSSIP "
