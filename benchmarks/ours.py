@@ -14,126 +14,45 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from process import memory as held, say, usage
+import exchanges
+from exchanges import ECHO, LOOPBACK, PERF, Answer, Command, Hosts
+from process import memory as held, say
 
-from anyp2p.asyncio import Host, Stream
+from anyp2p.asyncio import Host
 from anyp2p.providers.crypto import Cryptography
 from anyp2p_core.crypto import KeyType
 from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.peer_id import PeerId
 
-ECHO = "/echo/1.0.0"
-PING = "/ipfs/ping/1.0.0"
-PERF = "/perf/1.0.0"
-LOOPBACK = "/ip4/127.0.0.1/tcp/0"
-BLOCK = 65536
 BUILT_IN = False
 """Under `--built-in`: echo and perf are the host's services, not handlers of an application."""
-
-Answer = dict[str, Any]
-
-
-# What is served, unless the built-in services do it. A stream is closed when its handler returns.
-
-
-async def serve_echo(stream: Stream) -> None:
-    while data := await stream.read():
-        await stream.write(data)
-
-
-async def serve_perf(stream: Stream) -> None:
-    left = int.from_bytes(await stream.readexactly(8), "big")
-    while await stream.read():
-        pass
-    while left:
-        size = min(left, BLOCK)
-        await stream.write(bytes(size))
-        left -= size
 
 
 async def start_host(stack: AsyncExitStack) -> Host:
     host = await stack.enter_async_context(Host(listen=[LOOPBACK], echo=BUILT_IN, perf=BUILT_IN))
     if not BUILT_IN:
-        host.set_handler(ECHO, serve_echo)
-        host.set_handler(PERF, serve_perf)
+        host.set_handler(ECHO, exchanges.serve_echo)
+        host.set_handler(PERF, exchanges.serve_perf)
     return host
 
 
-# Commands: (hosts, request) -> the fields of the answer. hosts[0] dials, hosts[-1] is the peer.
+async def perf(hosts: Hosts, request: Answer) -> Answer:
+    if not BUILT_IN:
+        return await exchanges.perf(hosts, request)
+    peer = PeerId.parse(request["peer"])
+    result = await hosts[0].perf(peer, request["upload"], request["download"])
+    return {
+        "upload_seconds": result.upload_seconds,
+        "download_seconds": result.download_seconds,
+        "received": result.downloaded,
+    }
 
 
-async def dial(hosts: list[Host], request: Answer) -> Answer:
-    return {"peer": str(await hosts[0].connect(request["address"]))}
-
-
-async def disconnect(hosts: list[Host], request: Answer) -> Answer:
-    await hosts[0].disconnect(PeerId.parse(request["peer"]))
-    return {}
-
-
-async def ping(hosts: list[Host], request: Answer) -> Answer:
-    stream = await hosts[0].open_stream(PeerId.parse(request["peer"]), PING)
-    rtts = []
-    for _ in range(request.get("count", 1)):
-        payload = os.urandom(32)
-        start = time.perf_counter()
-        await stream.write(payload)
-        if await stream.readexactly(32) != payload:
-            raise RuntimeError("the pong differs from the ping")
-        rtts.append(time.perf_counter() - start)
-    await stream.close()
-    return {"rtts": rtts}
-
-
-async def perf(hosts: list[Host], request: Answer) -> Answer:
-    peer, upload, download = PeerId.parse(request["peer"]), request["upload"], request["download"]
-    if BUILT_IN:
-        result = await hosts[0].perf(peer, upload, download)
-        return {
-            "upload_seconds": result.upload_seconds,
-            "download_seconds": result.download_seconds,
-            "received": result.downloaded,
-        }
-    block = bytes(BLOCK)
-    stream = await hosts[0].open_stream(peer, PERF)
-    start = time.perf_counter()
-    await stream.write(download.to_bytes(8, "big"))
-    while upload:
-        size = min(upload, BLOCK)
-        await stream.write(block if size == BLOCK else block[:size])
-        upload -= size
-    await stream.close_write()
-    received = len(await stream.read())
-    half = time.perf_counter()
-    while data := await stream.read():
-        received += len(data)
-    end = time.perf_counter()
-    await stream.close()
-    return {"upload_seconds": half - start, "download_seconds": end - half, "received": received}
-
-
-async def streams(hosts: list[Host], request: Answer) -> Answer:
-    peer, payload = PeerId.parse(request["peer"]), bytes(32)
-    start = time.perf_counter()
-    for _ in range(request["count"]):
-        stream = await hosts[0].open_stream(peer, ECHO)
-        await stream.write(payload)
-        await stream.close_write()
-        received = 0
-        while data := await stream.read():
-            received += len(data)
-        if received != 32:
-            raise RuntimeError("the echo is not complete")
-        await stream.close()
-    return {"seconds": time.perf_counter() - start}
-
-
-async def connects(hosts: list[Host], request: Answer) -> Answer:
+async def connects(hosts: Hosts, request: Answer) -> Answer:
     """Dial until both ends can open streams, then disconnect until both ends forgot it.
 
     With the peer in this process, its side is waited for too, so that nothing is counted late.
@@ -197,7 +116,7 @@ class _Counted:
         return getattr(self._key, name)
 
 
-async def primitives(hosts: list[Host], request: Answer) -> Answer:
+async def primitives(hosts: Hosts, request: Answer) -> Answer:
     """CPU seconds of each public-key operation, through the provider: medians of five rounds."""
     crypto, count = Cryptography(), request.get("count", 200)
     ours, theirs = crypto.x25519(os.urandom(32)), crypto.x25519(os.urandom(32)).public
@@ -221,7 +140,7 @@ async def primitives(hosts: list[Host], request: Answer) -> Answer:
     return {"cost": {name: sorted(costs)[2] for name, costs in rounds.items()}}
 
 
-async def memory(hosts: list[Host], request: Answer) -> Answer:
+async def memory(hosts: Hosts, request: Answer) -> Answer:
     """What `count` idle connections to one listening host hold, both ends in this process."""
     count = request["count"]
     async with AsyncExitStack() as stack:
@@ -243,28 +162,10 @@ async def memory(hosts: list[Host], request: Answer) -> Answer:
     }
 
 
-async def cpu(hosts: list[Host], request: Answer) -> Answer:
-    return dict(usage())
-
-
-COMMANDS: dict[str, Callable[[list[Host], Answer], Awaitable[Answer]]] = {
-    function.__name__: function
-    for function in (dial, disconnect, ping, perf, streams, connects, primitives, memory, cpu)
+COMMANDS: dict[str, Command] = {
+    **exchanges.COMMANDS,
+    **{function.__name__: function for function in (perf, connects, primitives, memory)},
 }
-
-
-async def answer(hosts: list[Host], request: Answer) -> None:
-    command = COMMANDS.get(request["cmd"])
-    if command is None:
-        say({"id": request["id"], "ok": False, "error": f"unknown command {request['cmd']}"})
-        return
-    try:
-        result = await command(hosts, request)
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}"
-        say({"id": request["id"], "ok": False, "error": " ".join(text.split())})
-    else:
-        say({"id": request["id"], "ok": True, **result})
 
 
 async def main(args: argparse.Namespace) -> None:
@@ -272,30 +173,15 @@ async def main(args: argparse.Namespace) -> None:
     stdin = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     async with AsyncExitStack() as stack:
-        hosts = [await start_host(stack) for _ in range(args.hosts)]
-        say(
-            {
-                "event": "ready",
-                "peer": str(hosts[-1].peer_id),
-                "addresses": [str(address) for address in hosts[-1].addresses],
-                "agent": "anyp2p",
-                "implementation": f"anyp2p v{_version()} on {args.loop}",
-            }
-        )
+        hosts: Hosts = [await start_host(stack) for _ in range(args.hosts)]
+        exchanges.ready(hosts, args.loop)
         async with asyncio.TaskGroup() as tasks:
             while line := await stdin.readline():
                 request = json.loads(line)
                 if request["cmd"] == "stop":
                     say({"id": request["id"], "ok": True})
                     break
-                tasks.create_task(answer(hosts, request))
-
-
-def _version() -> str:
-    try:
-        return version("anyp2p")
-    except PackageNotFoundError:
-        return "(checkout)"
+                tasks.create_task(exchanges.answer(COMMANDS, hosts, request))
 
 
 if __name__ == "__main__":

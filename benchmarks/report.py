@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from statistics import median
 
 from rows import Sample
-from sides import ASYNCIO, GO, JS, PYTHON, RUST
+from sides import ASYNCIO, GEVENT, GO, JS, PYTHON, RUST, TRIO, UVLOOP
 
 PIPELINE = "py-libp2p pipeline"
 CONNECT = "py-libp2p connect()"
@@ -102,7 +102,7 @@ ROWS = {
 
 @dataclass(slots=True)
 class Required:
-    """Median of `field` of `other` over that of anyp2p on asyncio, at least `target`.
+    """Median of `field` of `other` over that of `side`, at least `target`.
 
     With `other` None: anyp2p's own median times `scale` is at most `target`.
     """
@@ -114,9 +114,10 @@ class Required:
     target: float
     judged: bool = True
     scale: float = 1.0
+    side: str = ASYNCIO
 
     def value(self, results: Results) -> float | None:
-        ours = _median(results, self.row, ASYNCIO, self.field)
+        ours = _median(results, self.row, self.side, self.field)
         if ours is None:
             return None
         if self.other is None:
@@ -143,6 +144,11 @@ REQUIRED = [
     Required("upload 2", "upload, CPU, against rust", "cpu", RUST, 1),
     Required("ping 1", "ping, CPU, against py-libp2p", "cpu", PYTHON, 15),
     Required("ping 2", "ping, CPU, two processes", "cpu", PYTHON, 15, judged=False),
+    Required("upload 2", "trio: upload, CPU, against py-libp2p", "cpu", PYTHON, 4, side=TRIO),
+    Required("ping 1", "trio: ping, CPU, against py-libp2p", "cpu", PYTHON, 8, side=TRIO),
+    Required("upload 2", "gevent: upload, CPU, against py-libp2p", "cpu", PYTHON, 4, side=GEVENT),
+    Required("ping 1", "gevent: ping, CPU, against py-libp2p", "cpu", PYTHON, 8, side=GEVENT),
+    Required("ping 1", "uvloop: ping, CPU, against asyncio", "cpu", ASYNCIO, 1, side=UVLOOP),
     Required("streams 1", "streams, CPU, against py-libp2p", "cpu", PYTHON, 30),
     Required("streams 2", "streams, CPU, two processes", "cpu", PYTHON, 30, judged=False),
     Required("connect 1", "connect, CPU, bound over measured", "cpu", BOUND, 0.6),
@@ -262,7 +268,7 @@ def _median(results: Results, row: str, side: str, field: str) -> float | None:
 
 def _spread(item: Required, results: Results) -> str:
     """The least and the largest ratio of a single run."""
-    ours = results.get(item.row, {}).get(ASYNCIO, [])
+    ours = results.get(item.row, {}).get(item.side, [])
     if item.other is None:
         values = [sample[item.field] * item.scale for sample in ours]
     else:

@@ -26,10 +26,15 @@ import rows
 import sides
 from report import BOUND, CONNECT, PIPELINE, Results
 from rows import Pair, Sample
-from sides import ASYNCIO, BUILT_IN, OURS, PYTHON, UVLOOP, Built, PeerFailed
+from sides import ASYNCIO, BUILT_IN, GEVENT, OURS, PYTHON, TRIO, UVLOOP, Built, PeerFailed
 
 NAMES = ("upload", "ping", "streams", "connect", "memory", "import")
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+_SKIPPED = {
+    BUILT_IN: ("ping", "connect"),  # in which it does not differ from the first side
+    TRIO: ("streams", "connect", "hang up"),
+    GEVENT: ("streams", "connect", "hang up"),
+}
 MODULES = {ASYNCIO: "anyp2p.asyncio", PYTHON: "libp2p"}
 
 
@@ -159,8 +164,8 @@ class Bench:
     ) -> None:
         """One sample of each side in turn. A side that fails is out for the rest of this run."""
         for name, pair in list(pairs.items()):
-            if name == BUILT_IN and row.split()[0] in ("ping", "connect"):
-                continue  # nothing in it differs from the first side
+            if row.split()[0] in _SKIPPED.get(name, ()):
+                continue
             try:
                 sample = await take(name, pair)
             except PeerFailed as error:

@@ -22,9 +22,11 @@ __all__ = ["Built", "Peer", "PeerFailed", "find", "python"]
 ASYNCIO, UVLOOP = "anyp2p asyncio", "anyp2p uvloop"
 BUILT_IN = "anyp2p built-in"
 """On asyncio, with the host's own echo and perf in place of application code on streams."""
+TRIO, GEVENT = "anyp2p trio", "anyp2p gevent"
 PYTHON = "py-libp2p"
 GO, RUST, JS = "go", "rust", "js"
-OURS = (ASYNCIO, UVLOOP, BUILT_IN)
+OURS = (ASYNCIO, UVLOOP, BUILT_IN, TRIO, GEVENT)
+_PACKAGES = {UVLOOP: "uvloop", TRIO: "trio", GEVENT: "gevent"}
 NAMES = (*OURS, PYTHON, GO, RUST, JS)
 
 
@@ -34,8 +36,9 @@ def find(wanted: tuple[str, ...], log: Callable[[str], object]) -> dict[str, Bui
     found: dict[str, Built] = {}
     for name in wanted:
         if name in OURS:
-            if name == UVLOOP and find_spec("uvloop") is None:
-                log(f"{name}: skipped: uvloop is not installed")
+            package = _PACKAGES.get(name)
+            if package is not None and find_spec(package) is None:
+                log(f"{name}: skipped: {package} is not installed")
                 continue
             found[name] = Built(_own(name), HERE)
             continue
@@ -63,6 +66,7 @@ def python(built: Built) -> str:
 
 def _own(name: str) -> Spec:
     options = {UVLOOP: ["--loop", "uvloop"], BUILT_IN: ["--built-in"]}.get(name, [])
+    program = {TRIO: "ours_trio.py", GEVENT: "ours_gevent.py"}.get(name, "ours.py")
     return Spec(
         name=name,
         implementation="anyp2p",
@@ -71,7 +75,7 @@ def _own(name: str) -> Spec:
         needs=[],
         inputs=[],
         build=[],
-        run=["{python}", "{src}/ours.py", *options],
+        run=["{python}", f"{{src}}/{program}", *options],
         # This checkout, whatever else is installed.
         env={"PYTHONPATH": f"{ROOT / 'core'}:{ROOT / 'runtimes'}"},
         keys=["ed25519"],

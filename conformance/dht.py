@@ -65,6 +65,8 @@ class Run:
                 node = dht_cells.joining(pair)
                 if node is not None and node.number == number:
                     await self._cell(pair, "bootstrap", dht_cells.bootstrap, hidden=True)
+        self._progress.now("refreshing the tables")
+        await dht_cells.refresh(self.network)
         for name, cell in dht_cells.COLUMNS.items():
             if name not in self._columns or name == "bootstrap":
                 continue

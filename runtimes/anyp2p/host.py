@@ -127,7 +127,7 @@ class BaseHost(ABC, Generic[S]):
         self._forked = fork_check()
         self._progress: dict[int, Callable[[int, int], object]] = {}
         self._dispatch: dict[type, Callable[[Any], object]] = {
-            Dial: lambda a: self._dial(a.conn, a.address),
+            Dial: self._on_dial,
             CloseConnection: lambda a: self._close_transport(a.conn, a.abort),
             PauseReading: lambda a: self._pause_reading(a.conn),
             ResumeReading: lambda a: self._resume_reading(a.conn),
@@ -316,7 +316,7 @@ class BaseHost(ABC, Generic[S]):
         self._flushing = True
         node = self.node
         try:
-            while True:
+            while node.busy:
                 ready = node.writable()
                 if ready:
                     now = self.now()
@@ -328,8 +328,6 @@ class BaseHost(ABC, Generic[S]):
                         except Exception as error:
                             self._internal_error(conn, error)
                 self._carry_out()
-                if not node.busy:
-                    break
         finally:
             self._flushing = False
         when = node.next_timeout()
@@ -615,6 +613,13 @@ class BaseHost(ABC, Generic[S]):
         return await self.connect(target)
 
     # Events of the node.
+
+    def _on_dial(self, action: Dial) -> None:
+        if self._state == "running":
+            self._dial(action.conn, action.address)
+        else:  # a service goes on while connections are being closed
+            error = ConnectionLost("the host is closing")
+            self.node.dial_failed(action.conn, error, self.now())
 
     def _on_opened(self, event: ConnectionOpened) -> None:
         self._open[event.conn] = event

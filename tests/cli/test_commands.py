@@ -391,7 +391,7 @@ def test_demo_as_json() -> None:
         assert pair["echo_bytes"] == 1 << 20
         assert pair["uploaded"] == pair["downloaded"] > 0
         measured = [value for name, value in pair.items() if name.endswith(("seconds", "_second"))]
-        assert len(measured) == 5 and all(value > 0 for value in measured)
+        assert len(measured) == 6 and all(value > 0 for value in measured)
 
 
 def test_demo_of_all_runtimes() -> None:

@@ -31,7 +31,7 @@ class Kind(IntEnum):
 class Outbox:
     """The writing end of our stream to a peer."""
 
-    __slots__ = ("count", "dropped", "size", "stream", "_is_unwanted", "_max_bytes", "_max_count",
+    __slots__ = ("count", "lost", "size", "stream", "_is_unwanted", "_max_bytes", "_max_count",
                  "_partial", "_queues", "_touch")  # fmt: skip
 
     def __init__(
@@ -49,7 +49,8 @@ class Outbox:
         """RPCs that wait."""
         self.size = 0
         """Their bytes."""
-        self.dropped = 0
+        self.lost: list[bytes] = []
+        """RPCs that were dropped since somebody emptied this."""
         self._is_unwanted = is_unwanted
         self._max_bytes = max_bytes
         self._max_count = max_count
@@ -65,7 +66,7 @@ class Outbox:
             return True
         size = len(data)
         if not self._fits(size) and not self._make_room(kind, size):
-            self.dropped += 1
+            self.lost.append(data)
             return False
         self._queues[kind].append((data, message_id))
         self.count += 1
@@ -87,7 +88,7 @@ class Outbox:
         for queue in reversed(self._queues[max(kind, Kind.OWN) :]):
             while queue:
                 data, _ = queue.popleft()
-                self.dropped += 1
+                self.lost.append(data)
                 self.count -= 1
                 self.size -= len(data)
                 if self._fits(size):

@@ -316,11 +316,15 @@ class PubSub(Service):
         if outbox is None:
             return
         sent = outbox.send(data, kind, message_id)
-        if self._tracer is not None:
-            self._tracer.sent(peer.raw, data, sent, now)
-        if not sent:
-            self.dropped += 1
-            if kind is Kind.CONTROL:
+        if self._tracer is not None and sent:
+            self._tracer.sent(peer.raw, data, True, now)
+        if outbox.lost:
+            self.dropped += len(outbox.lost)
+            if self._tracer is not None:
+                for lost in outbox.lost:
+                    self._tracer.sent(peer.raw, lost, False, now)
+            outbox.lost.clear()
+            if not sent and kind is Kind.CONTROL:
                 # Later, since somebody may be going through a table that this changes.
                 self.context.call_at(
                     now, "pubsub overflow", lambda now: self.streams.abandon(peer, now)
@@ -388,9 +392,6 @@ class PubSub(Service):
     def _remove(self, peer: Peer, now: float) -> None:
         del self.all_peers[peer.id]
         self.streams.close(peer, now)
-        if peer.outbox is not None:
-            peer.outbox = None
-            self.on_unwritable(peer, now)
         for topic in list(peer.topics):
             self._unsubscribed(peer, topic, now)
         self.on_gone(peer, now)
@@ -528,8 +529,7 @@ class PubSub(Service):
         self.route(topic, message, now)
         if self._tracer is not None:
             self._tracer.delivered(message, now)
-        if topic.subscriptions:
-            self.context.emit(MessageReceived(topic.name, message, topic.subscriptions))
+        self.context.emit(MessageReceived(topic.name, message, topic.subscriptions))
 
     def _reject(self, message: Message, reason: str, now: float) -> None:
         if self._tracer is not None:

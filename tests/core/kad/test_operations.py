@@ -25,6 +25,7 @@ from anyp2p_core.kad.messages import MAX_ADDRESSES, Message, Peer, Record, Type
 from anyp2p_core.kad.operations import MAX_FOUND
 from anyp2p_core.kad.query import Reason, State
 from anyp2p_core.kad.store import StoredRecord
+from anyp2p_core.limits import Limits
 from anyp2p_core.multiaddr import Multiaddr
 
 PUT = b"/x/a"
@@ -50,17 +51,16 @@ def test_closest_peers(town):
         event = net.call(members[number], "closest_peers", key)
         others = [one for one in members if one is not members[number]]
         assert isinstance(event, DhtClosestFound) and event.reason is Reason.CONVERGED
-        assert [one.peer for one in event.peers] == [
-            one.peer for one in net.closest(key, others)[:4]
-        ]
-        assert {hop.state for hop in event.trace} == {State.ANSWERED}
+        truth = [one.peer for one in net.closest(key, others)[:4]]
+        assert [one.peer for one in event.peers] == truth
+        assert State.FAILED not in {hop.state for hop in event.trace}
         assert event.key == key and not event.crowded
 
 
 def test_find_peer(town):
     net, members = town
     me = net.add(KadConfig(walk=SMALL))
-    net.connect(me, members[0])
+    introduce(me.kad, members[0], net.now)
     wanted = net.closest(bytes(members[0].peer), members)[-1]
     assert not me.node.is_connected(wanted.peer)
     event = net.call(me, "find_peer", wanted.peer)
@@ -204,20 +204,24 @@ def test_nobody_provides(town):
     assert isinstance(event, DhtProvidersSearched) and event.found == 0
 
 
-def test_only_announced_when_wanted(town):
-    net, members = town
-    key = b"\x12\x20" + b"kept" * 8
-    event = net.call(members[2], "provide", key, announce=False)
+def test_only_announced_when_wanted():
+    net = Net(limits=Limits(keepalive_interval=1e6))
+    me, *others = net.servers(4, refresh_interval=1e5)
+    net.acquaint(me, *others)
+    event = net.call(me, "provide", KEY, announce=False)
     assert isinstance(event, DhtProvided) and event.holders == ()
-    lonely = net.add(KadConfig(walk=SMALL))
-    introduce(lonely.kad, members[2], net.now)
-    assert net.call(lonely, "find_providers", key, count=1).found == 1
+
+    def found():
+        lonely = net.add(KadConfig(walk=SMALL))
+        introduce(lonely.kad, me, net.now)
+        return net.call(lonely, "find_providers", KEY, count=1).found
+
+    assert found() == 1
     net.wait(23 * 3600)
-    assert not any(one.kad.store.providers(key, members[2].node.wall(net.now)) for one in members)
-    members[2].kad.stop_providing(key)
-    lonely = net.add(KadConfig(walk=SMALL))
-    introduce(lonely.kad, members[2], net.now)
-    assert net.call(lonely, "find_providers", key, count=1).found == 0
+    wall = me.node.wall(net.now)
+    assert not any(one.kad.store.providers(KEY, wall) for one in others)
+    me.kad.stop_providing(KEY)
+    assert found() == 0
 
 
 def test_a_provider_is_told_again_when_its_addresses_come():
@@ -296,8 +300,6 @@ def test_every_kind_of_record(town):
         record = ipns.seal(me.node.key, b"/ipfs/x", sequence, me.node.wall(net.now))
         net.call(me, "put", name, record)
     assert net.call(other, "get", name).value == record
-    net.wait(49 * 3600)
-    assert isinstance(net.call(other, "get", name), DhtFailed)
 
 
 def holding(value):

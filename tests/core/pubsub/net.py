@@ -124,11 +124,16 @@ class Net:
 
     def cut(self, a, b):
         """The connections between two are lost."""
-        for conn, (other, theirs) in list(a.links.items()):
+        for conn, (other, _) in list(a.links.items()):
             if other is b:
-                del a.links[conn], b.links[theirs]
-                a.node.disconnected(conn, None, self.now)
-                b.node.disconnected(theirs, None, self.now)
+                self.drop(a, conn)
+
+    def drop(self, member, conn):
+        """One of several connections is lost."""
+        other, theirs = member.links.pop(conn)
+        del other.links[theirs]
+        member.node.disconnected(conn, None, self.now)
+        other.node.disconnected(theirs, None, self.now)
         self.run()
 
     def run(self):
