@@ -358,3 +358,23 @@ def test_the_closed_connection_is_the_only_one():
         assert len(arena.of(ConnectionClosed)) == number + 1
         assert [one.closed for one in crowd] == [True] * (number + 1) + [False] * (4 - number)
     assert arena.survives() and arena.empty()
+
+
+def test_row_38_only_bytes_that_came_are_passed_on():
+    arena = Arena()
+    attacker = arena.attacker()
+    attacker.send(proposal(1, "/app"))
+    (opened,) = arena.of(StreamOpened)
+
+    def read():
+        return arena.node.stream_read(opened.stream, 1 << 20, arena.now)
+
+    attacker.send(frame(0, 1, 1000) + b"the first of them")
+    assert read() == b"the first of them" and read() is None
+    assert connection_of(arena, attacker).muxer.unread == 0
+    attacker.send(b".")
+    assert read() == b"." and read() is None
+    attacker.send(bytes(1000 - 18) + data_frame(0, 1, b"the next frame"))
+    assert read() + read() == bytes(1000 - 18) + b"the next frame" and read() is None
+    arena.node.stream_close(opened.stream, arena.now)
+    assert arena.survives() and arena.empty()

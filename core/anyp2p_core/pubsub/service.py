@@ -391,7 +391,7 @@ class PubSub(Service):
 
     def _remove(self, peer: Peer, now: float) -> None:
         del self.all_peers[peer.id]
-        self.streams.close(peer, now)
+        self.streams.close(peer)
         for topic in list(peer.topics):
             self._unsubscribed(peer, topic, now)
         self.on_gone(peer, now)

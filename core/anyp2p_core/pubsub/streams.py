@@ -115,18 +115,16 @@ class Streams:
         peer.attempts += 1
         peer.opened_at = now
         peer.opening = True
-        opened: list[Stream] = []
 
         def on_open(stream: Stream, protocol: str, now: float) -> None:
-            opened.append(stream)
             self._opened(peer, connection, stream, protocol, now)
 
         def on_fail(error: Exception, now: float) -> None:
-            if not opened:
+            if peer.opening:
                 peer.opening = False
                 self._retry(peer, protocols, now)
             else:
-                self._lost(peer, opened[0], protocols, now)
+                self._lost(peer, protocols, now)
 
         try:
             connection.open_stream(protocols, on_open, on_fail, now)
@@ -141,14 +139,12 @@ class Streams:
         outbox = peer.outbox
         if outbox is not None:
             outbox.stream.reset()
-            self._lost(peer, outbox.stream, (peer.protocol,), now)
+            self._lost(peer, (peer.protocol,), now)
             self.service.touch(peer)
 
-    def close(self, peer: Peer, now: float) -> None:
-        """A peer is gone."""
+    def close(self, peer: Peer) -> None:
+        """A peer is gone, and its streams with it."""
         self.service.context.cancel(peer.retry)
-        if peer.inbound is not None:
-            peer.inbound.close(now)
 
     def _opened(
         self, peer: Peer, connection: Connection, stream: Stream, protocol: str, now: float
@@ -172,17 +168,16 @@ class Streams:
         )
 
         def on_reset(code: int, now: float) -> None:
-            self._lost(peer, stream, (protocol,), now)
+            self._lost(peer, (protocol,), now)
 
         stream.on_reset = on_reset
         stream.stop_reading()
         service.on_writable(peer, now)
 
-    def _lost(self, peer: Peer, stream: Stream, protocols: Sequence[str], now: float) -> None:
-        if peer.outbox is not None and peer.outbox.stream is stream:
-            peer.outbox = None
-            self.service.on_unwritable(peer, now)
-            self._retry(peer, protocols, now)
+    def _lost(self, peer: Peer, protocols: Sequence[str], now: float) -> None:
+        peer.outbox = None
+        self.service.on_unwritable(peer, now)
+        self._retry(peer, protocols, now)
 
     def _retry(self, peer: Peer, protocols: Sequence[str], now: float) -> None:
         service = self.service

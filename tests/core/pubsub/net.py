@@ -229,15 +229,16 @@ class Mock(Service):
 
         def on_open(stream, protocol, now):
             self.out = stream
-            stream.on_reset = self._on_reset
+            stream.on_reset = lambda code, now: self._on_reset(stream)
 
         connection.open_stream(self.protocols[:1], on_open, lambda error, now: None, now)
         self.context.touch(connection)
         self.connection = connection
 
-    def _on_reset(self, code, now):
+    def _on_reset(self, stream):
         self.resets += 1
-        self.out = None
+        if self.out is stream:
+            self.out = None
 
     def on_stream(self, connection, stream, protocol, now):
         frames = Delimited(1 << 26)

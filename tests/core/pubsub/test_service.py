@@ -506,9 +506,18 @@ def test_without_a_trace():
     one.pubsub.send(peer, wire.publish([raw, raw[:-64] + bytes(64)]), Kind.OWN, net.now)
     net.run()
     assert data_of(two) == [b"x"]
-    for number in range(20):
+    two_peer = two.pubsub.all_peers[one.id]
+    two.pubsub.streams.abandon(two_peer, net.now)
+    other = two.pubsub.subscribe("unheard of", net.now)
+    net.run()
+    assert one.pubsub.peers("unheard of") == []
+    two.pubsub.unsubscribe(other, net.now)
+    one.pubsub.send(peer, wire.publish([build(None, b"z", None, b"t").raw]), Kind.OWN, net.now)
+    net.run()
+    for _ in range(20):
         one.pubsub.send(peer, wire.publish([bytes(40_000)]), Kind.OWN, net.now)
     assert one.pubsub.dropped == 18
+    net.wait(1)
     two.pubsub.unsubscribe(subscription, net.now)
     net.run()
     assert one.pubsub.peers("t") == []

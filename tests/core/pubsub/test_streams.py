@@ -1,7 +1,9 @@
+from contextlib import suppress
+
 import pytest
 from core.pubsub.net import Mock, Net, duel
 
-from anyp2p_core import Limits
+from anyp2p_core import LimitReached, Limits
 from anyp2p_core.pubsub import rpc as wire
 from anyp2p_core.pubsub.config import FloodConfig, GossipConfig
 from anyp2p_core.pubsub.events import PubSubPeerAdded, PubSubPeerRemoved
@@ -114,15 +116,24 @@ def test_a_peer_that_speaks_none_of_several():
 
 def test_no_stream_can_be_opened():
     net = Net()
-    member = net.add(FloodSub(), limits=Limits(max_outbound_streams=1))
-    other = net.add(Mock(ONE))
-    connection = []
-    member.pubsub.on_connected = lambda one, now: connection.append(
-        one.open_stream(("/x",), lambda *a: None, lambda *a: None, now)
-    )
+    member = net.add(FloodSub(), limits=Limits(max_outbound_streams=2))
+    mock = Mock(ONE)
+    other = net.add(mock)
+    mock.on_event = lambda event, now: None
+    streams = member.pubsub.streams
+    open_, taken = streams.open, []
+
+    def full(peer, protocols, now):
+        (connection,) = member.node.connections(peer.id)
+        with suppress(LimitReached):
+            while True:
+                taken.append(connection.open_stream(("/x",), lambda *a: None, lambda *a: None, now))
+        open_(peer, protocols, now)
+        streams.open = open_
+
+    streams.open = full
     net.link(member, other)
-    assert member.pubsub.peers() == []
-    connection[0].reset()
+    assert member.pubsub.peers() == [] and taken
     net.wait(5)
     assert member.pubsub.peers() == [other.id]
 
@@ -142,7 +153,7 @@ def test_opening_twice_is_once():
 
 
 def test_a_stream_that_opens_when_its_peer_has_gone():
-    net, member, mock = make()
+    net, member, _ = make()
     pubsub, peer = member.pubsub, the_peer(member)
     pubsub.streams.abandon(peer, net.now)
     peer.attempts = 0
@@ -240,3 +251,15 @@ def test_what_is_incomplete_is_forgotten_with_its_stream():
     mock.context.touch(mock.connection)
     net.run()
     assert member.pubsub.streams.held == 0
+
+
+def test_a_connection_that_is_lost_after_the_end_of_a_stream():
+    net, member, mock = make()
+    (conn,) = member.links
+    member.node.blocked(conn, True, net.now)  # so that our end of it is not sent
+    mock.out.write_eof()
+    mock.context.touch(mock.connection)
+    net.run()
+    assert the_peer(member).inbound is None
+    net.cut(member, net.members[1])
+    assert member.pubsub.all_peers == {}
