@@ -22,6 +22,7 @@ from report import FAIL, OK, SKIP, Progress, Result, Suite
 COLUMNS = (*dht_cells.COLUMNS, *dht_alone.COLUMNS)
 HEADS = ("peer", "implementation", "runtime", "with")
 TITLE = "One Kademlia network: each row acts with the help of the peers in the fourth column"
+STDERR_LINES = 5
 Cell = Callable[[Pair], Awaitable[str]]
 Problem = tuple[str, str]
 
@@ -112,13 +113,27 @@ class Run:
             result.outcome = SKIP
             return str(error)
         except (CellFailed, PeerFailed) as error:
-            result.outcome = FAIL
-            return str(error)
+            reason = str(error)
         except (KeyError, TypeError, ValueError) as error:
-            result.outcome = FAIL
-            return f"an answer that does not follow the protocol: {error!r}"
-        result.outcome = OK
-        return ""
+            reason = f"an answer that does not follow the protocol: {error!r}"
+        else:
+            result.outcome = OK
+            return ""
+        finally:
+            said = self._take_stderr()
+        result.outcome = FAIL
+        for line in said:
+            self._progress.line(line)
+        return reason
+
+    def _take_stderr(self) -> list[str]:
+        """The last lines that nodes wrote since the last time."""
+        lines = []
+        for node in self.network:
+            stderr = node.peer.stderr
+            lines += [f"    {node.peer.label}: {line}" for line in list(stderr)[-STDERR_LINES:]]
+            stderr.clear()
+        return lines
 
     def not_run(self, name: str, outcome: str, reason: str) -> None:
         """All that this peer would have taken part in."""

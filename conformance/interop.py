@@ -1,7 +1,8 @@
-"""Anyp2p against peers in other languages: the matrix, then all of them in one DHT.
+"""Anyp2p against peers in other languages: the matrix, all in one DHT, the official contract.
 
     python conformance/interop.py [--runtimes trio] [--peers go,rust] [--cells ping,echo] [-v]
     python conformance/interop.py --only dht           the DHT alone; dht.py is the same
+    python conformance/interop.py --only contract      the roles of the unified DHT test
     python conformance/interop.py --new-peer NAME      write the skeleton of another peer
 
 Exit code 0 only if nothing failed. A cell that fails is run once more and both outcomes are shown;
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import contracts
 import dht
 from building import BuildFailed, Built, NotHere, Spec, discover, prepare
 from matrix import Plan, run_matrix
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if options.subject not in built:
         return 1
     suites = []
-    if options.only != "dht":
+    if options.only in (None, "matrix"):
         plan = Plan(
             subject=built[options.subject],
             runtimes=options.runtimes if options.subject == OWN else [""],
@@ -55,9 +57,12 @@ def run(options: argparse.Namespace) -> int:
             missing=missing(),
         )
         suites.append(Suite("matrix", asyncio.run(supervised(run_matrix(plan, progress)))))
-    if options.only != "matrix":
+    if options.only in (None, "dht"):
         network = dht.run_network(built, problems, options.columns, progress)
         suites.append(dht.suite(asyncio.run(supervised(network))))
+    if options.only in (None, "contract"):
+        played = contracts.run_contracts(missing(), progress)
+        suites.append(contracts.suite(asyncio.run(supervised(played))))
     return report(suites, specs, options.json, building, time.monotonic() - started)
 
 
@@ -120,7 +125,9 @@ def arguments() -> argparse.Namespace:
         default=list(dht.COLUMNS),
         help=f"of the DHT, of {', '.join(dht.COLUMNS)}",
     )
-    parser.add_argument("--only", choices=["matrix", "dht"], help="of both; default both")
+    parser.add_argument(
+        "--only", choices=["matrix", "dht", "contract"], help="one of them; default all"
+    )
     parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
     parser.add_argument("--build-only", action="store_true", help="fill the cache and stop")

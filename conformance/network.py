@@ -4,14 +4,14 @@
          go rust js            6 each      all others are servers
          = 30
     node 0 of a kind is where others join; node i of a kind joins at the i-th kind of ``doors``,
-    so that some node of each kind has joined at each other kind
+    so that a node of each kind has joined at each other kind, and all nodes 0 at the first kind
 
 A kind is a peer program, or one runtime of ours.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -61,7 +61,8 @@ class Kind:
 
     @property
     def client(self) -> Node:
-        return next(node for node in self.nodes if not node.server)
+        """The last one, if there is more than one."""
+        return self.nodes[-1]
 
     async def start(self, *, dht: str = "off", protocol: str = "", label: str = "") -> Peer:
         """One more process."""
@@ -90,10 +91,10 @@ class Network:
             return [*(other.name for other in others), kind.name]
         runtimes = [other.name for other in self.kinds.values() if other.program == OWN]
         following = runtimes[(runtimes.index(kind.name) + 1) % len(runtimes)]
-        return [following, *(other.name for other in others)]
+        return [*(other.name for other in others), following]
 
     @asynccontextmanager
-    async def running(self):  # type: ignore[no-untyped-def]
+    async def running(self) -> AsyncIterator["Network"]:
         """Start all nodes, and stop them whatever happens. Nobody has joined yet."""
         try:
             await self._start()
@@ -115,7 +116,8 @@ class Network:
                 for kind in self.kinds.values():
                     doors = self.doors(kind)
                     for number, door in enumerate(doors):
-                        tasks.create_task(start(kind, number, door, number < len(doors) - 1))
+                        server = number == 0 or number < len(doors) - 1
+                        tasks.create_task(start(kind, number, door, server))
         except* PeerFailed as errors:
             raise errors.exceptions[0] from None
         for kind in self.kinds.values():

@@ -16,7 +16,7 @@ A program that speaks [PROTOCOL.md](../../PROTOCOL.md) on stdin and stdout. The 
 - `needs`: tools that must be on PATH; `inputs`: files whose content decides about a rebuild
 - `build`: commands that put everything into `{{out}}`, run in this directory
 - `run`: how to start it
-- `keys`: what `--key` knows; `cannot`: command or feature -> why not
+- `keys`: what `--key` knows; `cannot`: command or feature -> why not, `dht` for all of the DHT
 
     python conformance/interop.py --peers {name} -v
 """
@@ -41,7 +41,7 @@ def write_skeleton(name: str) -> int:
         "run": ["{out}/peer"],
         "env": {},
         "keys": ["ed25519"],
-        "cannot": {},
+        "cannot": {"dht": "not written yet"},
     }
     directory.mkdir()
     (directory / "peer.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -82,8 +82,6 @@ class Dht:
         self._auto = False
         self._outside: dict[bytes, None] = {}
         """Networks from which somebody has reached us."""
-        if kad.config.server is None:
-            self.set_auto()
 
     def __repr__(self) -> str:
         size = len(self.table)

@@ -49,6 +49,7 @@ class Link:
             self.open(request, now)
         elif len(self.queue) < config.max_queued_per_peer:
             self.queue.append(request)
+            request.queue = self.queue
         else:
             raise LimitReached(
                 f"max_queued_per_peer: {len(self.queue)} requests wait for {request.peer}"
@@ -60,11 +61,6 @@ class Link:
         channel.open(request, now)
         self.busy += 1
 
-    def forget(self, request: "Request") -> None:
-        """Take a request out of the queue, if it is there."""
-        if request in self.queue:
-            self.queue.remove(request)
-
     def release(self, channel: "Channel | None", now: float) -> None:
         """A stream has done its work; it can be used again unless it is None."""
         self.busy -= 1
@@ -72,7 +68,7 @@ class Link:
             self._fill(now)
         elif self.queue:
             self.busy += 1
-            channel.start(self.queue.popleft(), now)
+            channel.start(self._next(), now)
         elif self.idle is None:
             self.idle = channel
             channel.park(now)
@@ -82,7 +78,12 @@ class Link:
     def fail(self, error: Exception, now: float) -> None:
         """Nothing more can be sent."""
         while self.queue:
-            self.owner.finish(self.queue.popleft(), None, error, now)
+            self.owner.finish(self._next(), None, error, now)
+
+    def _next(self) -> "Request":
+        request = self.queue.popleft()
+        request.queue = None
+        return request
 
     def _fill(self, now: float) -> None:
         """Open streams for what is queued."""
@@ -92,7 +93,7 @@ class Link:
             return
         self._filling = True
         while self.queue and self.busy < self.owner.config.max_streams_per_peer:
-            request = self.queue.popleft()
+            request = self._next()
             try:
                 self.open(request, now)
             except LocalError as error:
@@ -256,9 +257,9 @@ class Channel:
         link.owner.finish(request, None, lost or error, now)
 
     def _reset(self) -> None:
+        assert self._stream is not None
         self._frames.close()
-        if self._stream is not None:
-            self._stream.reset()
+        self._stream.reset()
         self._touch()
 
     def _touch(self) -> None:

@@ -1,6 +1,6 @@
 """Peers as other peers tell of them: who, and where they may be. Nothing of it is proven.
 
-    answer -> at most 40 peers, each once, without us -> at most 16 readable addresses each
+    answer -> at most 40 peers, each once, without us -> at most 16 readable addresses each, 4 KiB
            -> addresses of our network only -> Contact
 
 All of this happens before anything is kept.
@@ -14,6 +14,9 @@ from ..multiaddr import Multiaddr
 from ..peer_id import PeerId
 from .addresses import Reach, groups, within
 from .messages import MAX_ADDRESSES, MAX_CLOSER, ConnectionType, Peer
+
+MAX_BYTES = 4 * 1024
+"""Bytes of addresses that are read of one peer: a lookup keeps those of hundreds."""
 
 
 @dataclass(slots=True)
@@ -44,10 +47,12 @@ def read_contacts(
 
 
 def read_addresses(encoded: Iterable[bytes]) -> list[Multiaddr]:
-    """The addresses that can be read, each once and at most MAX_ADDRESSES of them."""
+    """The addresses that can be read, each once, MAX_ADDRESSES and MAX_BYTES of them at most."""
     found: dict[Multiaddr, None] = {}
+    room = MAX_BYTES
     for data in encoded:
-        if len(found) == MAX_ADDRESSES:
+        room -= len(data)
+        if room < 0 or len(found) == MAX_ADDRESSES:
             break
         try:
             found[Multiaddr.from_bytes(data)] = None

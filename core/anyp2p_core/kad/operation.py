@@ -220,7 +220,8 @@ class Operation:
                 error = wrong
         if error is not None:
             self._on_failure(hop, error, now)
-        elif answer is not None:
+        else:
+            assert answer is not None
             kad.members.on_useful(hop.peer, now)
             query.answered(hop.peer, self._contacts(answer, now), now)
         self._advance(now)

@@ -252,12 +252,12 @@ class GetValue(Operation):
         record = answer.record
         if record is None:
             return
-        if record.key != self.key:
-            raise RemoteError("the peer gave a record for another key")
         try:
             self._take(hop.peer, record, self.kad.context.wall(now))
-        except RemoteError:  # it may have expired there: whom the peer tells of counts still
-            self.kad.rejected += 1
+        except RemoteError:
+            if record.key != self.key:
+                raise
+            self.kad.rejected += 1  # it may have expired there: whom the peer tells of counts still
         if self._search.enough:
             self.enough()
 

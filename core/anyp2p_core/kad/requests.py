@@ -37,7 +37,7 @@ Done = Callable[[Message | None, Exception | None, float], object]
 class Request:
     """One request under way. Cancel it with ``Requests.cancel``."""
 
-    __slots__ = ("channel", "data", "done", "fresh", "peer", "timer", "type")
+    __slots__ = ("channel", "data", "done", "fresh", "peer", "queue", "timer", "type")
 
     def __init__(self, peer: PeerId, kind: int, data: bytes, done: Done) -> None:
         self.peer = peer
@@ -46,6 +46,9 @@ class Request:
         self.done: Done | None = done
         self.timer = 0
         self.channel: Channel | None = None
+        """The stream that carries it."""
+        self.queue: deque[Request] | None = None
+        """Where it waits for one."""
         self.fresh = True
         """Not sent a second time yet."""
 
@@ -75,7 +78,6 @@ class Requests:
         """Dials that the budget did not allow."""
         self._budget = budget
         self._dials: dict[int, PeerId] = {}
-        self._early: DialFailed | None = None
         self._links: dict[int, Link] = {}
         self._starting: deque[PeerId] = deque()
         self._start_timer = 0
@@ -150,9 +152,7 @@ class Requests:
             self._dials.pop(event.dial, None)
         elif isinstance(event, DialFailed):
             peer = self._dials.get(event.dial)
-            if peer is None:
-                self._early = event
-            else:
+            if peer is not None:
                 self._fail_waiting(peer, event.error, now)
 
     # For links and channels.
@@ -196,8 +196,9 @@ class Requests:
             if not waiting.requests:
                 self._stop_waiting(request.peer)
             return
-        for connection in self.context.connections(request.peer):
-            self._link(connection).forget(request)
+        if request.queue is not None:
+            request.queue.remove(request)
+            request.queue = None
 
     # Dialing.
 
@@ -236,14 +237,10 @@ class Requests:
 
     def _start(self, peer: PeerId, waiting: _Waiting, now: float) -> Exception | None:
         """Dial now; returns the error if that failed at once."""
-        self._early = None
         try:
             dial = self.context.dial(peer, waiting.addresses, now)
         except LocalError as error:
             return error
-        early, self._early = self._early, None
-        if early is not None and early.dial == dial:
-            return early.error
         waiting.dial = dial
         self._dials[dial] = peer
         return None

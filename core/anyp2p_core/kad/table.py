@@ -56,11 +56,17 @@ class Entry:
     key: Key
     prefix: int
     """Leading bits that its key shares with ours: its bucket."""
-    addresses: tuple[Multiaddr, ...]
+    packed: tuple[bytes, ...]
+    """Its addresses, as bytes: objects would take up more than all the rest."""
     groups: tuple[bytes, ...]
     added_at: float
     useful_at: float
     """When it last answered us."""
+
+    @property
+    def addresses(self) -> tuple[Multiaddr, ...]:
+        """Where it was when it came, or where it said that it is now."""
+        return tuple(map(Multiaddr.from_bytes, self.packed))
 
 
 @dataclass(slots=True)
@@ -164,7 +170,7 @@ class Table:
         if known is not None:
             known.useful_at = now
             if addresses:
-                known.addresses = addresses[:MAX_ADDRESSES]
+                known.packed = _pack(addresses)
             bucket = self._buckets[known.prefix]
             bucket[peer] = bucket.pop(peer)
             return Admission.KNOWN
@@ -175,7 +181,7 @@ class Table:
         if leaving is not None:
             self.remove(leaving.peer)
         prefix = common_prefix(self.key, key)
-        entry = Entry(peer, key, prefix, addresses[:MAX_ADDRESSES], groups, now, now)
+        entry = Entry(peer, key, prefix, _pack(addresses), groups, now, now)
         self._entries[peer] = self._by_key[key] = entry
         insort(self._keys, key)
         self._buckets.setdefault(prefix, {})[peer] = entry
@@ -187,7 +193,7 @@ class Table:
         """A peer that is here says where it is now; ignored if it says nothing."""
         entry = self._entries.get(peer)
         if entry is not None and addresses:
-            entry.addresses = addresses[:MAX_ADDRESSES]
+            entry.packed = _pack(addresses)
 
     def remove(self, peer: PeerId) -> bool:
         """Forget a peer; False if it is not here."""
@@ -271,3 +277,7 @@ class Table:
             ):
                 return Admission.CROWDED, None
         return Admission.ADDED, leaving
+
+
+def _pack(addresses: tuple[Multiaddr, ...]) -> tuple[bytes, ...]:
+    return tuple(map(bytes, addresses[:MAX_ADDRESSES]))

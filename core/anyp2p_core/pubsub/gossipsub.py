@@ -68,6 +68,7 @@ class GossipSub(PubSub):
         config = config or GossipConfig()
         super().__init__(config, trace=trace)
         self.score = PeerScore(config.score) if config.score is not None else None
+        self._decay_at = float("-inf")
         self.ticks = 0
         """Heartbeats so far."""
         self.cache = MessageCache(
@@ -571,16 +572,15 @@ class GossipSub(PubSub):
 
     def _decay(self, now: float) -> None:
         """Decay once per interval, however long a heartbeat is."""
-        if now < self._decay_at:
+        due = self._decay_at
+        if now < due:
             return
         interval = self.score.params.decay_interval if self.score is not None else 1.0
-        self._decay_at = max(self._decay_at + interval, now)
+        self._decay_at = (due if now - due < interval else now) + interval
         if self.score is not None:
             self.score.decay(now)
         if self._gater is not None:
             self._gater.decay()
-
-    _decay_at = float("-inf")
 
     def _maintain(
         self,

@@ -10,7 +10,7 @@ from node_pair import CRYPTO
 
 from anyp2p_core import CloseConnection, Dial, Event, Multiaddr, Node, PrivateKey
 from anyp2p_core.crypto import Choice
-from anyp2p_core.errors import DialError
+from anyp2p_core.errors import DialError, LocalError
 from anyp2p_core.kad import messages
 from anyp2p_core.kad.config import KadConfig
 from anyp2p_core.kad.keys import key_of
@@ -18,6 +18,7 @@ from anyp2p_core.kad.messages import MAX_REQUEST, PROTOCOL, Message
 from anyp2p_core.kad.query import Walk
 from anyp2p_core.kad.records import AcceptAll
 from anyp2p_core.kad.service import Kad
+from anyp2p_core.kad.store import MemoryStore
 from anyp2p_core.plaintext import PlaintextSecurity
 from anyp2p_core.service import Service
 from anyp2p_core.varint import Delimited, delimited
@@ -115,10 +116,37 @@ class Puppet(Service):
                 if isinstance(answer, Message):
                     answer = delimited(messages.MESSAGE.encode(answer))
                 if answer:
-                    stream.write(answer)
+                    send(answer)
+
+        def send(data):
+            taken = stream.write(data)
+            if taken < len(data):
+                stream.on_writable = lambda now: send(data[taken:])
 
         stream.on_data = on_data
         stream.on_eof = lambda now: stream.write_eof()
+
+
+class Broken(MemoryStore):
+    """A store whose disk is full."""
+
+    broken = True
+
+    def fail(self, *_):
+        if self.broken:
+            raise LocalError("the disk is full")
+
+    def providers(self, key, wall):
+        self.fail()
+        return super().providers(key, wall)
+
+    def set_own(self, key, wall):
+        self.fail()
+        super().set_own(key, wall)
+
+    def put(self, record, wall):
+        self.fail()
+        return super().put(record, wall)
 
 
 class Member:
@@ -200,7 +228,7 @@ class Net:
         member.puppet = puppet
         return member
 
-    def _member(self, kads, services, *, address=None, announce=None, **options):
+    def _member(self, kads, services, *, address=None, announce=None, key=None, **options):
         number = len(self.members)
         if address is None:
             host = f"127.{number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
@@ -208,7 +236,7 @@ class Net:
         seeded = Seeded(f"{self.seed}/{number}")
         options.setdefault("limits", self.limits)
         node = ServingNode(
-            PrivateKey.generate(CRYPTO, seeded),
+            key or PrivateKey.generate(CRYPTO, seeded),
             crypto=CRYPTO,
             entropy=seeded,
             choice=seeded,

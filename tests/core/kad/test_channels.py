@@ -274,3 +274,15 @@ def test_a_peer_may_not_hold_too_much_of_our_memory():
 def test_nets_repeat_themselves():
     peers = [[one.peer for one in Net(3).servers(3)] for _ in range(2)]
     assert peers[0] == peers[1]
+
+
+def test_the_queue_is_bounded_and_can_be_left():
+    bench = Bench(lambda request, stream: None, max_streams_per_peer=1, max_queued_per_peer=2)
+    bench.net.connect(bench.other, bench.me)
+    requests = [bench.send() for _ in range(3)]
+    with pytest.raises(LimitReached, match="max_queued_per_peer"):
+        bench.send()
+    bench.requests.cancel(requests[1], bench.net.now)
+    bench.send()
+    results = bench.wait(10)
+    assert results[1] is None and results.count(None) == 2 and bench.quiet()

@@ -3,7 +3,13 @@
 from core.kad.people import peer, public
 
 from anyp2p_core.kad.addresses import Reach, group
-from anyp2p_core.kad.contacts import Contact, read_addresses, read_contacts, write_contact
+from anyp2p_core.kad.contacts import (
+    MAX_BYTES,
+    Contact,
+    read_addresses,
+    read_contacts,
+    write_contact,
+)
 from anyp2p_core.kad.messages import MAX_ADDRESSES, MAX_CLOSER, Peer
 from anyp2p_core.multiaddr import Multiaddr
 
@@ -58,3 +64,10 @@ def test_addresses_of_another_reach_are_dropped():
 
 def test_each_address_once():
     assert read_addresses([bytes(public(1)), b"", bytes(public(1))]) == [public(1)]
+
+
+def test_long_addresses_are_bounded_together():
+    long = [bytes(Multiaddr("/dns4/" + "a" * 250 + f".{n}/tcp/1")) for n in range(16)]
+    kept = read_addresses(long)
+    assert 10 < len(kept) < 16 and sum(len(bytes(one)) for one in kept) <= MAX_BYTES
+    assert read_addresses(long[:2] * 50) == kept[:2]

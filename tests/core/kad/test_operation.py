@@ -1,16 +1,16 @@
 """What all commands share: they end once, in time, and leave nothing, whatever happens."""
 
 import pytest
-from core.kad.net import Net, introduce
+from core.kad.net import Broken, Net, introduce
 from core.kad.people import peer
 from core.kad.test_requests import echo
 
-from anyp2p_core.errors import DialError, LimitReached, TimedOut
+from anyp2p_core.errors import DialError, LimitReached, LocalError, TimedOut
 from anyp2p_core.kad.config import KadConfig
 from anyp2p_core.kad.events import DhtClosestFound, DhtFailed, DhtProvided, DhtValuePut
 from anyp2p_core.kad.keys import BITS, key_of
 from anyp2p_core.kad.messages import Message, Peer, Record, Type
-from anyp2p_core.kad.query import Reason, Walk
+from anyp2p_core.kad.query import Reason, State, Walk
 from anyp2p_core.varint import delimited
 
 KEY = b"\x12\x20" + bytes(32)
@@ -273,3 +273,45 @@ def test_peers_that_are_nowhere_are_not_asked():
     )
     event = net.call(me, "closest_peers", KEY)
     assert other.peer in {one.peer for one in event.peers}
+
+
+def test_a_command_that_needs_nobody():
+    net, me, _ = crowd([echo])
+    me.kad.store.add_provider(KEY, peer(1), (), me.node.wall(net.now))
+    event = net.call(me, "find_providers", KEY, count=1)
+    assert (event.reason, event.trace) == (Reason.STOPPED, ())
+
+
+def test_a_command_that_has_enough_on_the_way():
+    def holding(request, stream):
+        return Message(request.type, request.key, Record(request.key, b"good"))
+
+    net, me, _ = crowd([holding] * 5)
+    event = net.call(me, "get", b"/x/a", quorum=1)
+    assert event.value == b"good" and len(event.trace) == 3 and idle(me)
+
+
+def test_a_command_that_cannot_even_begin():
+    net = Net()
+    me = net.add(store=Broken())
+    with pytest.raises(LocalError, match="disk"):
+        me.kad.find_providers(KEY, net.now)
+    assert idle(me)
+
+
+def test_a_peer_whose_answer_is_wrong_has_failed():
+    def wrong(request, stream):
+        return Message(request.type, request.key, Record(b"/x/other", b"good"))
+
+    net, me, (one, _) = crowd([wrong, echo])
+    event = net.call(me, "get", b"/x/a")
+    assert {hop.peer: hop.state for hop in event.trace}[one.peer] is State.FAILED
+    assert me.kad.rejected == 1
+
+
+def test_a_peer_that_cannot_be_asked_has_failed():
+    net, me, (one,) = crowd([echo])
+    me.kad.table.add(peer(5), net.now)
+    event = net.call(me, "closest_peers", KEY)
+    assert [found.peer for found in event.peers] == [one.peer]
+    assert len(event.trace) == 2

@@ -3,7 +3,7 @@
 import pytest
 from core.kad.net import SMALL, Net, introduce
 from core.kad.people import peer, public
-from core.kad.test_operation import KEY, crowd, idle
+from core.kad.test_operation import COMMANDS, KEY, crowd, idle
 from core.kad.test_requests import echo
 
 from anyp2p_core.errors import DialError
@@ -21,7 +21,7 @@ from anyp2p_core.kad.events import (
     DhtValueImproved,
     DhtValuePut,
 )
-from anyp2p_core.kad.messages import MAX_ADDRESSES, Message, Peer, Record, Type
+from anyp2p_core.kad.messages import MAX_ADDRESSES, PROTOCOL, Message, Peer, Record, Type
 from anyp2p_core.kad.operations import MAX_FOUND
 from anyp2p_core.kad.query import Reason, State
 from anyp2p_core.kad.store import StoredRecord
@@ -150,15 +150,14 @@ def test_find_peer_when_there_is_no_room_for_another_try():
     net.run()
     event = me.result(request)
     assert isinstance(event, DhtPeerFound) and not event.connected
-    # The last try cannot even be made.
-    far = public(7)
-    net, me, _ = crowd([], dial_burst=1)
-    net.holes.add(far)
-    for behave in telling(wanted, [public(7, 1)], [public(7, 1), far]):
+    # The last try cannot even be made: strangers are not dialed at one address twice in a row.
+    net, me, _ = crowd([])
+    me.kad.config.walk.alpha = 1
+    for behave in telling(wanted, [public(7, 1)], [public(7, 2)]):
         introduce(me.kad, net.puppet(behave), net.now)
-    request = net.start(me, "find_peer", wanted)
-    net.wait(60)
-    assert not me.result(request).connected and idle(me)
+    event = net.call(me, "find_peer", wanted)
+    assert not event.connected and len(event.addresses) == 2 and idle(me)
+    assert me.dialed.count(public(7, 1)) + me.dialed.count(public(7, 2)) == 1
 
 
 # Providers.
@@ -382,7 +381,7 @@ def test_row_79_a_record_for_another_key_is_a_fault():
 
     net, me, (honest, liar) = crowd([holding(b"good"), wrong])
     event = net.call(me, "get", PUT)
-    assert event.value == b"good" and event.holders == (honest.peer,)
+    assert event.value == b"good" and event.holders == (honest.peer,) and event.rejected == 1
     assert me.kad.rejected == 1 and liar.peer not in me.knows()
     assert {hop.peer: hop.state for hop in event.trace}[liar.peer] is State.FAILED
 
@@ -407,3 +406,36 @@ def test_a_search_that_runs_out_of_time_still_tells_what_it_has():
     request = net.start(me, "get", PUT)
     net.wait(5)
     assert me.result(request).value == b"good" and idle(me)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_row_81_nobody_answers(command):
+    net, me, _ = crowd([lambda request, stream: stream.reset()] * 3)
+    event = net.call(me, command, *COMMANDS[command])
+    assert isinstance(event, DhtFailed) and idle(me)
+
+
+def test_providers_that_are_nowhere_are_told_once():
+    one = Peer(bytes(peer(9)))
+    net, me, _ = crowd([lambda request, stream: Message(request.type, providers=[one])] * 3)
+    request = net.start(me, "find_providers", KEY)
+    assert [type(event) for event in me.results(request)] == [
+        DhtProviderFound, DhtProvidersSearched,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["provide", "put"])
+def test_nobody_takes_what_is_to_be_stored(command):
+    def refusing(request, stream):
+        if request.type == Type.FIND_NODE:
+            return Message(request.type)
+        stream.reset()
+        return None
+
+    net, me, _ = crowd([refusing] * 3)
+    for one in net.members[1:]:
+        one.node._handlers[PROTOCOL] = one.puppet
+    event = net.call(me, command, *COMMANDS[command])
+    if command == "put":
+        assert isinstance(event, DhtFailed) and "3 peers are responsible" in str(event.error)
+    assert idle(me)

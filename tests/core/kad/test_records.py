@@ -125,6 +125,7 @@ def test_the_best_value_and_who_is_behind():
     assert not search.add(peer(4), Record(b"/n/k", b"ccc"), WALL)
     assert search.best == b"ccc"
     assert search.holders() == [peer(3), peer(4)]
+    assert search.gave(peer(3)) and not search.gave(peer(99))
     assert search.behind(map(peer, range(1, 6))) == [peer(1), peer(2), peer(5)]
     assert (search.valid, search.rejected) == (4, 0)
 

@@ -151,6 +151,11 @@ def test_cancelling():
     assert len(bench.other.puppet.requests) == 1
     bench.requests.cancel(sent, bench.net.now)
     assert bench.wait(20) == [None] * 3 and bench.quiet()
+    bench.other.puppet.behave = echo
+    over = bench.send()
+    assert bench.run()[3] == Type.FIND_NODE
+    bench.requests.cancel(over, bench.net.now)
+    assert bench.quiet()
 
 
 def test_cancelling_what_is_queued():
@@ -292,3 +297,26 @@ def test_the_application_may_give_up_a_dial_that_is_shared():
     bench.net.run()
     bench.me.node.cancel_dial(dial)
     assert isinstance(bench.wait(10)[0], TimedOut) and bench.quiet()
+
+
+def test_connections_that_were_never_used():
+    bench = Bench()
+    bench.net.connect(bench.other, bench.me)
+    bench.net.cut(bench.me, bench.other)
+    assert bench.requests._links == {} and bench.quiet()
+
+
+def test_whoever_hears_of_a_failure_may_cancel_the_request_that_led_to_it():
+    bench = Bench(lambda request, stream: None, max_streams_per_peer=1)
+    first = bench.send(timeout=5.0)
+    bench.net.run()
+    heard = []
+
+    def done(answer, error, now):
+        heard.append(error)
+        bench.requests.cancel(first, now)
+
+    bench.requests.send(bench.other.peer, [], ASK, 10.0, done, bench.net.now)
+    bench.me.node.limits.max_outbound_streams = 0
+    assert bench.wait(5.0) == [None]
+    assert isinstance(heard[0], LimitReached) and bench.quiet()

@@ -1,7 +1,7 @@
 """The service: commands and what they refuse, modes, streams of others, and whole networks."""
 
 import pytest
-from core.kad.net import SMALL, LongestValue, Net, ServingNode, introduce
+from core.kad.net import SMALL, Broken, LongestValue, Net, ServingNode, introduce
 from core.kad.people import peer, public
 from core.kad.test_operation import KEY, idle
 
@@ -124,28 +124,6 @@ def test_a_worse_value_than_our_own_is_refused():
     with pytest.raises(LocalError, match="better"):
         me.kad.put(b"/x/a", b"good", net.now)
     assert net.call(me, "put", b"/x/a", b"good and very long").holders
-
-
-class Broken(MemoryStore):
-    """A store whose disk is full."""
-
-    broken = True
-
-    def fail(self, *_):
-        if self.broken:
-            raise LocalError("the disk is full")
-
-    def providers(self, key, wall):
-        self.fail()
-        return super().providers(key, wall)
-
-    def set_own(self, key, wall):
-        self.fail()
-        super().set_own(key, wall)
-
-    def put(self, record, wall):
-        self.fail()
-        return super().put(record, wall)
 
 
 def test_a_store_that_fails():
@@ -428,3 +406,49 @@ def test_the_first_connection_starts_it():
     assert "kad refresh" in me.node.timers.reasons()
     introduce(me.kad, server, net.now)
     assert isinstance(net.call(me, "closest_peers", KEY), DhtClosestFound)
+
+
+def test_cancelling_and_tracing():
+    net, me, server = pair()
+    server.silent = True
+    assert me.kad.trace(12345) == ()
+    me.kad.cancel(12345, net.now)
+    request = net.start(me, "find_peer", peer(5))
+    assert [hop.peer for hop in me.kad.trace(request)] == [server.peer]
+    me.kad.cancel(request, net.now)
+    bootstrap = net.start(me, "bootstrap")
+    me.kad.cancel(bootstrap, net.now)
+    net.wait(60)
+    assert me.results(request) == me.results(bootstrap) == [] and idle(me)
+
+
+def test_so_many_commands():
+    net, me, server = pair()
+    server.silent = True
+    me.kad.config.max_operations = 1
+    net.start(me, "closest_peers", KEY)
+    with pytest.raises(LocalError, match="max_operations"):
+        me.kad.closest_peers(KEY, net.now)
+
+
+def test_a_provider_that_nobody_heard_tries_again():
+    net, me, server = pair()
+    server.silent = True
+    request = net.start(me, "provide", KEY)
+    net.wait(60)
+    assert isinstance(me.result(request), DhtFailed) and KEY in me.kad.own_keys
+    server.silent = False
+    net.connect(server, me)
+    me.kad.members.on_server(server.peer, net.now)
+    net.wait(800)
+    assert server.kad.store.providers(KEY, me.node.wall(net.now))
+
+
+def test_what_an_earlier_run_provided_is_told_to_those_who_ask():
+    net = Net()
+    store = MemoryStore()
+    store.set_own(KEY, 0.0)
+    server = net.add(store=store)
+    me = net.add(KadConfig(walk=SMALL))
+    net.connect(me, server)
+    assert net.call(me, "find_providers", KEY, count=1).found == 1

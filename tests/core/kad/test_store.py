@@ -87,6 +87,11 @@ def test_what_has_expired_makes_room_first():
     assert keys(records) == [2, 3, 4, 5]
     assert records.put(record(6, b"d"), WALL + 11)  # nothing has expired: b has most
     assert keys(records) == [3, 4, 5, 6]
+    for number in (3, 4):
+        records.remove(b"/x/%d" % number)
+    for number in (7, 8, 9):
+        records.put(record(number, b"%d" % number), WALL + 12)
+    assert keys(records) == [6, 7, 8, 9]  # all have one: the first comes first
 
 
 def test_row_74_a_flood_of_many_peers_stays_flat_and_leaves_the_quiet_alone():

@@ -1,6 +1,7 @@
 """The routing table: who gets in, who stays, and how fast the closest are found."""
 
 import sys
+import tracemalloc
 from time import perf_counter
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from anyp2p_core.kad.keys import MAX_PREIMAGE, common_prefix, key_of
 from anyp2p_core.kad.table import GRACE, MAX_ADDRESSES, Admission, Table
+from anyp2p_core.multiaddr import Multiaddr
+from anyp2p_core.peer_id import PeerId
 
 OWN = peer(0)
 OWN_KEY = key_of(bytes(OWN))
@@ -170,6 +173,34 @@ def test_finding_the_closest_is_fast(k, known):
         best = min(best, (perf_counter() - start) / len(targets))
     if sys.gettrace() is None:  # not while coverage watches every line
         assert best < 50e-6
+
+
+def test_moving():
+    table = Table(OWN)
+    table.add(peer(1), 0.0, addresses=(public(1),))
+    table.moved(peer(1), ())
+    table.moved(peer(2), (public(2),))
+    assert table.get(peer(1)).addresses == (public(1),) and len(table) == 1
+    table.moved(peer(1), tuple(map(public, range(20))))
+    assert table.get(peer(1)).addresses == tuple(map(public, range(8)))
+    assert table.get(peer(1)).useful_at == 0.0
+
+
+def test_an_entry_with_eight_addresses_takes_less_than_1500_bytes():
+    people = [peer(n) for n in range(1, 3001)]
+    where = [[Multiaddr.from_bytes(bytes(public(n, port))) for port in range(1, 9)]
+             for n in range(3001)]  # fmt: skip
+    table = Table(OWN, k=10_000)
+    tracemalloc.start()
+    for number, one in enumerate(people):
+        own = PeerId(bytes(one))
+        addresses = tuple(
+            Multiaddr.from_bytes(bytes(bytearray(bytes(each)))) for each in where[number]
+        )
+        table.add(own, 0.0, addresses=addresses, groups=(b"\x04%d" % number,))
+    size = tracemalloc.get_traced_memory()[0] / len(table)
+    tracemalloc.stop()
+    assert size < 1500
 
 
 class TableMachine(RuleBasedStateMachine):

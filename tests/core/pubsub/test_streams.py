@@ -114,6 +114,20 @@ def test_a_peer_that_speaks_none_of_several():
     pubsub.streams.abandon(peer, net.now)  # there is nothing to abandon
 
 
+def test_a_peer_that_does_not_speak_what_was_assumed():
+    net, member, mock = make()
+    pubsub, peer = member.pubsub, the_peer(member)
+    pubsub.streams.abandon(peer, net.now)
+    net.run()
+    assert len(mock.streams) == 1
+    pubsub.streams.open(peer, ("/meshsub/1.0.0",), net.now)
+    assert peer.outbox is not None  # until the refusal comes
+    net.run()
+    assert peer.outbox is None
+    net.wait(20)
+    assert len(member.of(PubSubPeerRemoved)) == 4
+
+
 def test_no_stream_can_be_opened():
     net = Net()
     member = net.add(FloodSub(), limits=Limits(max_outbound_streams=2))
