@@ -103,9 +103,10 @@ def table(suite: Suite, specs: dict[str, Spec]) -> str:
     for result in results:
         row = (result.peer, result.runtime, result.direction)
         rows.setdefault(row, {})[result.cell] = result.outcome
-    peers = list(dict.fromkeys(peer for peer, _, _ in rows))
+    peers = list(dict.fromkeys(row[0] for row in rows))
+    runtimes = list(dict.fromkeys(row[:2] for row in rows))
     lines = [[*suite.heads, *columns]]
-    for row in sorted(rows, key=lambda row: peers.index(row[0])):
+    for row in sorted(rows, key=lambda row: (peers.index(row[0]), runtimes.index(row[:2]))):
         spec = specs.get(row[0])
         about = f"{spec.implementation} {spec.version}".strip() if spec is not None else ""
         lines.append([row[0], about, *row[1:], *(rows[row].get(name, "") for name in columns)])

@@ -308,17 +308,13 @@ class Node:
     def handle(self, protocol: str, now: float) -> None:
         """Accept streams of a protocol; they arrive as ``StreamOpened``."""
         encode(protocol)  # refuses what is no name
-        if protocol in self._handlers:
-            raise LocalError(f"{protocol} has a handler already")
-        self._handlers[protocol] = None
-        self._identify.changed(now)
+        self.serve(None, protocol, now)
 
     def unhandle(self, protocol: str, now: float) -> None:
         """Accept no more streams of a protocol. Open ones go on."""
         if self._handlers.get(protocol, self) is not None:
             raise LocalError(f"the application does not handle {protocol}")
-        del self._handlers[protocol]
-        self._identify.changed(now)
+        self.unserve(protocol, now)
 
     def add_service(self, service: Service) -> None:
         """Add a protocol that lives in the node."""
@@ -535,6 +531,16 @@ class Node:
     def protocols(self) -> list[str]:
         """Protocols that we accept streams for."""
         return list(self._handlers)
+
+    def serve(self, service: Service | None, protocol: str, now: float) -> None:
+        if protocol in self._handlers:
+            raise LocalError(f"{protocol} has a handler already")
+        self._handlers[protocol] = service
+        self._identify.changed(now)
+
+    def unserve(self, protocol: str, now: float) -> None:
+        del self._handlers[protocol]
+        self._identify.changed(now)
 
     def supports(self, protocol: str) -> bool:
         return protocol in self._handlers

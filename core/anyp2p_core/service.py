@@ -61,6 +61,14 @@ class Context(Protocol):
         """Say that a connection has something to send, after acting outside of its own input."""
         ...
 
+    def serve(self, service: "Service | None", protocol: str, now: float) -> None:
+        """Begin to send streams of a protocol to a service. LocalError if somebody has it."""
+        ...
+
+    def unserve(self, protocol: str, now: float) -> None:
+        """Accept no more streams of a protocol that was served."""
+        ...
+
     def dial(self, peer: "PeerId | None", addresses: "Sequence[Multiaddr]", now: float) -> int: ...
     def connections(self, peer: "PeerId | None" = None) -> "list[Connection]":
         """Open connections, oldest first; all of them, or those to one peer."""

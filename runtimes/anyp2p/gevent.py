@@ -20,6 +20,7 @@ from .host import PerfResult, Target
 
 if TYPE_CHECKING:
     from .gevent_dht import Dht
+    from .gevent_pubsub import PubSub
 
 __all__ = ["Host", "Stream"]
 
@@ -40,12 +41,24 @@ class Host:
             from . import gevent_dht
 
             self.dhts = tuple(map(gevent_dht.Dht, self._loop.dhts))
+        self._pubsub: PubSub | None = None
+        if self._loop._pubsub is not None:
+            from . import gevent_pubsub
+
+            self._pubsub = gevent_pubsub.PubSub(self._loop._pubsub)
 
     @property
     def dht(self) -> "Dht":
         """The Kademlia network, the first one if there are several. LocalError if there is none."""
         assert self._loop.dht  # says what is missing
         return self.dhts[0]
+
+    @property
+    def pubsub(self) -> "PubSub":
+        """Topics to publish in and to subscribe to. LocalError if the host was made without."""
+        assert self._loop.pubsub  # says what is missing
+        assert self._pubsub is not None
+        return self._pubsub
 
     @property
     def addresses(self) -> list[Multiaddr]:

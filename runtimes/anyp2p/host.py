@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from anyp2p_core.kad.service import Kad
 
     from .dht import Dht, Network
+    from .pubsub import Option, PubSub, Router
 
 log = logging.getLogger("anyp2p")
 
@@ -104,14 +105,19 @@ class BaseHost(ABC, Generic[S]):
         echo: bool = False,
         perf: bool = False,
         dht: "Network | Iterable[Network] | None" = None,
+        pubsub: "Option | None" = None,
     ) -> None:
         """A fresh Ed25519 identity unless ``key`` is given.
 
         ``echo`` and ``perf`` serve these two test protocols, which let any peer use our bandwidth.
-        ``dht``: the Kademlia networks to be in, each a ``KadConfig`` or a ``Kad``.
+        ``dht``: the Kademlia networks to be in, each a ``KadConfig`` or a ``Kad``. ``pubsub``: a
+        ``GossipConfig``, which the presets make, or a ``FloodConfig``, or a router made of one.
         """
         networks = [] if dht is None else _make_networks(dht)
+        router = None if pubsub is None else _make_router(pubsub)
         running = [*default_services(services, echo, perf), *networks]
+        if router is not None:
+            running.append(router)
         self.node = self._make_node(key, agent=agent, limits=limits, services=running)
         self._listen_on = [_multiaddr(address) for address in listen]
         self._handlers: dict[str, Handler[S]] = {}
@@ -157,6 +163,7 @@ class BaseHost(ABC, Generic[S]):
             from .dht import join
 
             self.dhts = join(self, networks)
+        self._pubsub = None if router is None else _make_pubsub(self, router)
 
     # What a runtime implements.
 
@@ -374,6 +381,13 @@ class BaseHost(ABC, Generic[S]):
         if not self.dhts:
             raise LocalError("this host is in no DHT: make it with Host(dht=KadConfig(...))")
         return self.dhts[0]
+
+    @property
+    def pubsub(self) -> "PubSub":
+        """Topics to publish in and to subscribe to. LocalError if the host was made without."""
+        if self._pubsub is None:
+            raise LocalError("this host has no pubsub: make it with Host(pubsub=GossipConfig())")
+        return self._pubsub
 
     @property
     def closed(self) -> bool:
@@ -755,6 +769,18 @@ def _make_networks(dht: "Network | Iterable[Network]") -> "list[Kad]":
     from .dht import make_networks  # only hosts in a DHT load it
 
     return make_networks(dht)
+
+
+def _make_router(option: "Option") -> "Router":
+    from .pubsub import make_router  # as above
+
+    return make_router(option)
+
+
+def _make_pubsub(host: BaseHost[Any], router: "Router") -> "PubSub":
+    from .pubsub import PubSub
+
+    return PubSub(host, router)
 
 
 def _multiaddr(address: Multiaddr | str) -> Multiaddr:

@@ -123,8 +123,8 @@ def test_closest(network: tuple[str, str]) -> None:
     assert check("closest", first, id_of(second)).startswith(id_of(second))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_provide_and_find_on_every_runtime(network: tuple[str, str], runtime: str) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES[::2])
+def test_provide_and_find(network: tuple[str, str], runtime: str) -> None:
     first, second = network
     with started("dht", "provide", first, CID, "--stay", "--runtime", runtime) as (line, process):
         assert line.startswith("/ip4/127.0.0.1/tcp/")

@@ -919,3 +919,16 @@ def test_echo():
     pair.run()
     assert node.stream_read(stream, 10, pair.now) == b"hello"
     assert node.stream_read(stream, 10, pair.now) == b""
+
+
+def test_a_service_begins_and_ends_to_serve():
+    pair = Pair()
+    service = Service()
+    pair.a.node.serve(service, "/late", pair.now)
+    assert "/late" in pair.a.node.protocols
+    with pytest.raises(LocalError, match="has a handler"):
+        pair.a.node.serve(service, "/late", pair.now)
+    with pytest.raises(LocalError, match="does not handle"):
+        pair.a.node.unhandle("/late", pair.now)
+    pair.a.node.unserve("/late", pair.now)
+    assert "/late" not in pair.a.node.protocols

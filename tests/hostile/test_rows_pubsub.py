@@ -159,10 +159,7 @@ def test_row_93_an_rpc_of_empty_entries(entry):
 )
 def test_row_93_the_stream_ends(service, protocol):
     net, member, mock = duel(service, protocol)
-    with pytest.raises(AssertionError):  # the announced length alone ends it
-        mock.rpc(b"\x0a\x00" * (2 * MIB))
-        net.run()
-        raise AssertionError
+    mock.raw(varint(4 * MIB) + b"\x0a\x00" * 100)  # the announced length alone ends it
     net.run()
     assert mock.resets == 1 and member.pubsub.streams.held == 0
     mock.open(member.id, net.now)
@@ -178,7 +175,7 @@ def test_row_93_the_stream_ends(service, protocol):
         field(2, b"\x0a\x00" * 30_000),
         field(5, b"\x0a\x00" * 30_000),
         field(1, field(1, b"t") + b"".join(field(2, b"%d" % n) for n in range(20_000))),
-        field(2, b"".join(field(1, bytes(60) + b"%d" % n) for n in range(5_000))),
+        field(2, b"".join(field(1, bytes(60) + b"%d" % n) for n in range(3_000))),
         field(4, field(1, b"t") + field(2, field(1, b"p")) * 5000),
     ],
     ids=["ihave", "iwant", "idontwant", "ids", "bytes", "px"],
@@ -305,7 +302,7 @@ def test_row_97_go_idontwant_is_cleaned_up():
 
 def test_row_98_go_graft_for_a_topic_that_does_not_exist():
     net, member, mock = make(px=True)
-    for one in range(3):
+    for _ in range(3):
         net.link(net.add(Mock()), member)
         net.members[-1].pubsub.subscribe("t")
     mock.graft("non-existent")

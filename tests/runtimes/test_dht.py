@@ -275,12 +275,16 @@ async def test_a_search_ends_when_it_is_left(kit: Kit) -> None:
         await other.aclose()
         await net.settled()
 
+        waiting = dht.find_providers(MISSING)
+
         async def wait_for_more() -> None:
-            async for _ in dht.find_providers(MISSING):
+            async for _ in waiting:
                 pass
 
         # Waits for an answer that never comes.
         assert await kit.loop.cancel_at(1, wait_for_more, late=False)
+        assert waiting.over and not dht.kad._operations
+        assert [hop.peer for hop in waiting.trace] == [peer.peer_id]
         await net.settled()
 
 

@@ -16,7 +16,6 @@ A node can be in several networks with one service each, for instance WAN and LA
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Protocol, runtime_checkable
 
 from ..connection import Connection
 from ..errors import DecodeError, Error, LimitReached, LocalError, RemoteError
@@ -47,14 +46,6 @@ from .server import Responder
 from .size import NetworkSize
 from .store import MemoryStore, Store, StoredRecord
 from .table import Health, Table
-
-
-@runtime_checkable
-class Serving(Protocol):
-    """What a node offers to a service that starts and stops to answer."""
-
-    def serve(self, service: Service, protocol: str, now: float, /) -> None: ...
-    def unserve(self, service: Service, protocol: str, now: float, /) -> None: ...
 
 
 class Kad(Service):
@@ -241,16 +232,14 @@ class Kad(Service):
         """Start or stop to answer requests; whoever learns that we are reachable calls this."""
         if server == self.server:
             return
-        node = self.context
-        if not isinstance(node, Serving):
-            raise LocalError("this node cannot change the protocols of a service")
-        self.server = server
         protocol = self.config.protocol
-        self.protocols = (protocol,) if server else ()
         if server:
-            node.serve(self, protocol, now)
+            self.context.serve(self, protocol, now)
         else:
-            node.unserve(self, protocol, now)
+            self.context.unserve(protocol, now)
+        self.server = server
+        self.protocols = (protocol,) if server else ()
+        if not server:
             for streams in list(self._inbound.values()):
                 for stream in list(streams.open):
                     stream.reset()

@@ -50,6 +50,8 @@ from .validation import FAILED, IGNORED, THROTTLED
 
 SWEEP_TICKS = 15
 """Heartbeats between two looks for backoffs that are over."""
+MAX_WELCOME = 200
+"""Ids per heartbeat that a peer is told of because it subscribes, however often it does."""
 SECOND_EXTENSIONS = 10
 """Penalty for saying twice which extensions one knows."""
 
@@ -180,7 +182,10 @@ class GossipSub(PubSub):
             return
         self._graft_early(peer, topic, now)
         if (topic.mesh is not None or topic.fanout is not None) and self._may_gossip(peer):
-            self._gossip_to([peer], topic, self.cache.ids(topic.raw), now)
+            ids = self.cache.ids(topic.raw)[: max(MAX_WELCOME - peer.welcomed, 0)]
+            if ids:
+                peer.welcomed += len(ids)
+                self._gossip_to([peer], topic, ids, now)
 
     def on_unsubscribed(self, peer: Peer, topic: Topic, now: float) -> None:
         self._drop(peer, topic, now)
@@ -550,7 +555,7 @@ class GossipSub(PubSub):
         if self.score is not None or self._gater is not None:
             self._decay(now)
         for peer in self.all_peers.values():
-            peer.ihaves = peer.asked = peer.dontwants = peer.given = 0
+            peer.ihaves = peer.asked = peer.dontwants = peer.given = peer.welcomed = 0
             if peer.unwanted:
                 _expire(peer.unwanted, ticks)
         for peer_id, count in self.promises.broken(now).items():

@@ -31,6 +31,7 @@ class Peer:
         "asked", "attempts", "bad_at", "bad_signatures", "direct", "dontwants", "extended",
         "extensions", "given", "ihaves", "id", "inbound", "ip", "opened_at", "opening", "outbound",
         "outbox", "protocol", "raw", "retry", "topics", "unwanted", "version",
+        "welcomed",
     )  # fmt: skip
 
     def __init__(self, peer: PeerId, *, direct: bool) -> None:
@@ -58,6 +59,8 @@ class Peer:
         self.ihaves = 0
         self.asked = 0
         self.dontwants = 0
+        self.welcomed = 0
+        """Ids that it was told of because it subscribed."""
         self.given = 0
         """Bytes of messages that it asked for."""
         self.bad_signatures = 0.0

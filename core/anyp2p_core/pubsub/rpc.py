@@ -145,6 +145,12 @@ def graft_prune(grafts: Iterable[bytes], prunes: Iterable[Prune]) -> bytes:
 
 def read_varint(data: bytes, pos: int) -> tuple[int, int]:
     """A number of at most 64 bits and the position behind it; IndexError if it is cut off."""
+    value = data[pos]
+    if value < 0x80:
+        return value, pos + 1
+    byte = data[pos + 1]
+    if byte < 0x80:  # the size of most messages
+        return value & 0x7F | byte << 7, pos + 2
     value = shift = 0
     for at in range(pos, pos + 10):
         byte = data[at]
@@ -160,7 +166,7 @@ def read_varint(data: bytes, pos: int) -> tuple[int, int]:
 def _parse(data: bytes, limits: WireLimits) -> Rpc:
     rpc = Rpc()
     messages = rpc.publish
-    entries = _Entries(limits)
+    entries = None
     left = limits.max_entries
     pos, end = 0, len(data)
     while pos < end:
@@ -181,6 +187,8 @@ def _parse(data: bytes, limits: WireLimits) -> Rpc:
             continue
         tag, start, pos = next_field(data, pos, end)
         if tag in (0x0A, 0x1A):
+            if entries is None:
+                entries = _Entries(limits)
             entries.left = left
             entries.count()
             if tag == 0x0A:

@@ -50,22 +50,6 @@ class Seeded(Choice):
         return self._random.sample(items, min(k, len(items)))
 
 
-if hasattr(Node, "serve"):
-    ServingNode = Node
-else:
-
-    class ServingNode(Node):
-        """A node whose services can start and stop to answer."""
-
-        def serve(self, service, protocol, now):
-            self._handlers[protocol] = service
-            self._identify.changed(now)
-
-        def unserve(self, service, protocol, now):
-            del self._handlers[protocol]
-            self._identify.changed(now)
-
-
 class LongestValue:
     """A namespace for tests: values that start with "good", the longest is best."""
 
@@ -235,7 +219,7 @@ class Net:
             address = f"/ip4/{host}/tcp/4001"
         seeded = Seeded(f"{self.seed}/{number}")
         options.setdefault("limits", self.limits)
-        node = ServingNode(
+        node = Node(
             key or PrivateKey.generate(CRYPTO, seeded),
             crypto=CRYPTO,
             entropy=seeded,

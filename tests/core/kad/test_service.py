@@ -1,7 +1,7 @@
 """The service: commands and what they refuse, modes, streams of others, and whole networks."""
 
 import pytest
-from core.kad.net import SMALL, Broken, LongestValue, Net, ServingNode, introduce
+from core.kad.net import SMALL, Broken, LongestValue, Net, introduce
 from core.kad.people import peer, public
 from core.kad.test_operation import KEY, idle
 
@@ -18,7 +18,7 @@ from anyp2p_core.kad.events import (
     DhtValueFound,
 )
 from anyp2p_core.kad.messages import LAN_PROTOCOL, PROTOCOL, Message, Record, Type
-from anyp2p_core.kad.service import Kad, Serving
+from anyp2p_core.kad.service import Kad
 from anyp2p_core.kad.store import MemoryStore
 from anyp2p_core.limits import Limits
 from anyp2p_core.varint import Delimited, delimited
@@ -203,10 +203,6 @@ def test_row_74_so_many_puts():
 # Modes.
 
 
-def test_a_node_can_change_its_mode():
-    assert isinstance(ServingNode, type) and issubclass(ServingNode, Serving)
-
-
 def test_clients_do_not_answer_and_servers_do():
     net, me, server = pair()
     assert me.node.protocols.count(PROTOCOL) == 0 and PROTOCOL in server.node.protocols
@@ -237,18 +233,6 @@ def test_streams_that_arrive_while_the_mode_changes():
     server.kad.server = False  # it has not got round to telling
     assert Raw(net, me, server).ended == 0x1002
     assert raw.send(Message(Type.PING))
-
-
-def test_a_node_that_cannot_change_protocols():
-    kad = Kad()
-
-    class Fixed:
-        pass
-
-    kad.context = Fixed()
-    with pytest.raises(LocalError, match="cannot change"):
-        kad.set_server(True, 0.0)
-    assert not kad.server
 
 
 def test_clients_are_in_nobodys_table():

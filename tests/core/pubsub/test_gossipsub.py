@@ -941,3 +941,20 @@ def test_direct_peers_that_cannot_be_dialed():
     member.node.dial = refuses
     net.wait(3)
     assert member.pubsub.peers() == []
+
+
+def test_subscribing_again_and_again_gains_nothing():
+    net, member, mock = make(flood_publish=False)
+    for number in range(150):
+        member.pubsub.publish("t", bytes([number]), net.now)
+    net.run()
+    mock.rpcs.clear()
+    for _ in range(20):
+        mock.write(wire.subscriptions([(False, b"t"), (True, b"t")] * 20))
+        net.run()
+    told = [one for _, ids in mock.control("ihave") for one in ids]
+    assert len(told) == 200
+    net.wait(0.5)
+    mock.write(wire.subscriptions([(False, b"t"), (True, b"t")]))
+    net.run()
+    assert len([one for _, ids in mock.control("ihave") for one in ids]) == 350
