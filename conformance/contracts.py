@@ -42,6 +42,13 @@ class Side:
     command: list[str]
 
 
+def build(progress: Progress) -> None:
+    """Fetch what the contract needs; what cannot be had is told when it runs."""
+    for prepare_one in (_fetched_redis, _rival):
+        with suppress(NotHere, BuildFailed):
+            prepare_one(progress)
+
+
 async def run_contracts(missing: str, progress: Progress) -> list[Result]:
     """Every combination of roles. ``missing``: the outcome without a server."""
     try:

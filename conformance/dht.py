@@ -14,7 +14,7 @@ import dht_cells
 from building import Built
 from cells import CellFailed
 from dht_alone import KNOWN
-from dht_cells import Differs, Pair
+from dht_cells import Differs, Pair, Untried
 from network import OWN_RUNTIMES, Kind, Network
 from peer import PeerFailed
 from report import FAIL, OK, SKIP, Progress, Result, Suite
@@ -23,6 +23,8 @@ COLUMNS = (*dht_cells.COLUMNS, *dht_alone.COLUMNS)
 HEADS = ("peer", "implementation", "runtime", "with")
 TITLE = "One Kademlia network: each row acts with the help of the peers in the fourth column"
 STDERR_LINES = 5
+UNTRIED = "untried"
+"""Of an attempt, not of a result."""
 Cell = Callable[[Pair], Awaitable[str]]
 Problem = tuple[str, str]
 
@@ -84,6 +86,10 @@ class Run:
     ) -> None:
         """``hidden``: it has to be run, and is shown if it was chosen or fails."""
         other = "" if alone else pair.other.name
+        lacking = self._lacking(pair, name)
+        if lacking:
+            self._add(self._result(pair.who, other, name, SKIP, lacking))
+            return
         self._progress.now(f"{pair.who.name} with {other or 'the network'}: {name}")
         result = self._result(pair.who, other, name)
         started = time.monotonic()
@@ -96,6 +102,8 @@ class Run:
             again = f"again: {second}" if second != first else "twice"
             result.reason = f"{first} ({again})" if second else f"flaky: {first} (rerun: ok)"
             result.outcome = FAIL
+        elif result.outcome == UNTRIED:
+            result.outcome, result.reason = SKIP, first
         elif result.outcome == SKIP:
             result.reason = known or f"differs: {first}"
             result.outcome = SKIP if known else FAIL
@@ -109,8 +117,8 @@ class Run:
         """Run once and return why it failed, or nothing."""
         try:
             result.remark = await run(pair)
-        except Differs as error:
-            result.outcome = SKIP
+        except (Differs, Untried) as error:
+            result.outcome = SKIP if isinstance(error, Differs) else UNTRIED
             return str(error)
         except (CellFailed, PeerFailed) as error:
             reason = str(error)
@@ -139,8 +147,20 @@ class Run:
         """All that this peer would have taken part in."""
         self._add(Result(name, "", "", self._columns[0], outcome, reason=reason))
 
-    def _result(self, who: Kind, other: str, cell: str) -> Result:
-        return Result(who.program, who.runtime, other, cell, OK)
+    @staticmethod
+    def _lacking(pair: Pair, name: str) -> str:
+        """Why these peers cannot do this at all."""
+        need = dht_cells.NEEDS.get(name, "")
+        kinds = [pair.who] if name == "table" else [pair.who, pair.other]
+        for kind in kinds:
+            if need in kind.built.spec.cannot:
+                return f"{kind.name}: {kind.built.spec.cannot[need]}"
+        return ""
+
+    def _result(
+        self, who: Kind, other: str, cell: str, outcome: str = OK, reason: str = ""
+    ) -> Result:
+        return Result(who.program, who.runtime, other, cell, outcome, reason=reason)
 
     def _add(self, result: Result) -> None:
         self.results.append(result)

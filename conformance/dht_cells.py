@@ -24,14 +24,19 @@ TABLES_TIMEOUT = 3.0
 JOIN_TIMEOUT = 10.0
 REFRESHING = 4
 """Nodes that refresh their tables at the same time."""
-CLOSE = 15
-"""A lookup reaches the 20 closest servers; someone of so many is certainly asked."""
+CLOSE = 3
+"""Servers closest to a peer of which one has to know it: go peers ask no further for addresses."""
+
 ONLY_THE_TABLE = ("rust",)
 """Programs that tell of nobody outside their table, hence of no client."""
 
 
 class Differs(Exception):
     """What is known of a peer, and not as the others do it; the message says what it did."""
+
+
+class Untried(Exception):
+    """The peers that this cell needs are not there; the message names them."""
 
 
 @dataclass(slots=True)
@@ -230,6 +235,14 @@ async def _is_listed(peer: Peer, target: Peer) -> None:
             raise CellFailed(f"{target.label} did not come into the table of {peer.label}")
         await asyncio.sleep(0.005)
 
+
+NEEDS = {
+    "table": "dht_table",
+    "example": "dht example",
+    "large value": "dht example",
+    "other network": "dht_protocol",
+}
+"""What peers may be unable to do, by column."""
 
 COLUMNS: dict[str, Callable[[Pair], Awaitable[str]]] = {
     "bootstrap": bootstrap,

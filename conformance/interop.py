@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     built, problems = _build_all(specs, {options.subject, *options.peers}, progress)
     building = time.monotonic() - started
     if options.build_only:
+        contracts.build(progress)
         return int(any(outcome == FAIL for outcome, _ in problems.values()))
     if options.subject not in built:
         return 1

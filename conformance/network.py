@@ -3,6 +3,8 @@
          asyncio trio gevent   4 each      the last one of each kind is a client,
          go rust js            6 each      all others are servers
          = 30
+    and 2 more of a guest, a program that does not tell its table: nobody joins there
+
     node 0 of a kind is where others join; node i of a kind joins at the i-th kind of ``doors``,
     so that a node of each kind has joined at each other kind, and all nodes 0 at the first kind
 
@@ -22,6 +24,7 @@ OWN = "ours"
 OWN_RUNTIMES = ("asyncio", "trio", "gevent")
 STARTING = 6
 """Programs that start at the same time: any more would only wait for each other."""
+GUESTS = 2
 ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
@@ -56,6 +59,10 @@ class Kind:
         return self.built.spec.name
 
     @property
+    def is_guest(self) -> bool:
+        return "dht_table" in self.built.spec.cannot
+
+    @property
     def servers(self) -> list[Node]:
         return [node for node in self.nodes if node.server]
 
@@ -86,7 +93,10 @@ class Network:
 
     def doors(self, kind: Kind) -> list[str]:
         """At which kinds the nodes of a kind join, one for each."""
-        others = [other for other in self.kinds.values() if other.program != kind.program]
+        hosts = [other for other in self.kinds.values() if not other.is_guest]
+        others = [other for other in hosts if other.program != kind.program]
+        if kind.is_guest:
+            return [other.name for other in others[:GUESTS]]
         if kind.program != OWN:
             return [*(other.name for other in others), kind.name]
         runtimes = [other.name for other in self.kinds.values() if other.program == OWN]

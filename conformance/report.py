@@ -142,5 +142,6 @@ def _where(results: list[Result]) -> str:
     if results[0].outcome == SKIP or len(results) > 4:
         return ", ".join(dict.fromkeys(result.cell for result in results))
     return ", ".join(
-        f"{result.cell} ({f'{result.runtime} {result.direction}'.strip()})" for result in results
+        f"{result.cell} ({f'{result.runtime} {result.direction}'.strip()})".removesuffix(" ()")
+        for result in results
     )

@@ -18,7 +18,6 @@ from anyp2p_core.kad.config import KadConfig
 from anyp2p_core.kad.query import State
 from anyp2p_core.kad.records import AcceptAll
 from anyp2p_core.kad.service import Kad
-from anyp2p_core.node import Node
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -277,12 +276,7 @@ def test_no_dial_begins_while_a_host_closes() -> None:
 
 # Client or server.
 
-can_switch = pytest.mark.skipif(
-    not hasattr(Node, "serve"), reason="Node cannot serve more protocols later on"
-)
 
-
-@can_switch
 def test_a_client_becomes_a_server_and_a_client_again() -> None:
     with World(seed=4) as world:
         first, other = build(world, 2)
@@ -306,7 +300,6 @@ def test_a_client_becomes_a_server_and_a_client_again() -> None:
         world.run_task(world.spawn(switch), 60.0)
 
 
-@can_switch
 @pytest.mark.parametrize(
     ("reach", "places", "server"),
     [

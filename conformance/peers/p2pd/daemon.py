@@ -19,10 +19,14 @@ from pathlib import Path
 
 import wire
 
-IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, LIST_PEERS, DISCONNECT = 0, 1, 2, 3, 5, 7
+IDENTIFY, CONNECT, STREAM_OPEN, STREAM_HANDLER, DHT, LIST_PEERS, DISCONNECT = 0, 1, 2, 3, 4, 5, 7
+DHT_BEGIN, DHT_END = 0, 2
 ERROR = 1
 SECONDS = 20
 """How long the daemon may try to connect or to open a stream."""
+
+
+Fields = dict[int, list[wire.Value]]
 
 
 class DaemonError(Exception):
@@ -82,6 +86,26 @@ class Daemon:
         answer = await self._ask(LIST_PEERS)
         infos = [wire.parse(data) for data in wire.blobs(answer, 6)]
         return [wire.peer_id_text(wire.blob(info, 1)) for info in infos]
+
+    async def dht(self, kind: int, *fields: tuple[int, wire.Value]) -> list[Fields]:
+        """The results of a DHT request; all of them, if it has many."""
+        reader, writer = await asyncio.open_unix_connection(str(self._control))
+        try:
+            request = wire.message((1, kind), *fields)
+            answer = await _exchange(reader, writer, DHT, (5, request))
+            first = wire.parse(wire.blob(answer, 5))
+            results: list[Fields] = []
+            if 5 not in answer:
+                return results
+            if wire.number(first, 1) != DHT_BEGIN:
+                return [first]
+            while True:
+                result = wire.parse(await _read(reader))
+                if wire.number(result, 1) == DHT_END:
+                    return results
+                results.append(result)
+        finally:
+            writer.close()
 
     async def open_stream(self, peer: str, protocols: Sequence[str]) -> Stream:
         offered = ((2, protocol) for protocol in protocols)

@@ -21,6 +21,7 @@ from typing import Any
 
 import wire
 from daemon import Daemon, DaemonError, Stream
+from dht import DhtCommands
 
 Message = dict[str, Any]
 
@@ -28,6 +29,8 @@ AGENT = "p2pd/0.1"
 IMPLEMENTATION = "go-libp2p v0.32.1 (p2pd)"
 COMMAND_TIMEOUT = 60
 CHUNK = 1 << 16
+DHT: dict[str, list[str]] = {"off": [], "server": ["-dhtServer"], "client": ["-dhtClient"]}
+"""Options of the daemon for those of --dht."""
 KEY_TYPES = ("rsa", "ed25519", "secp256k1", "ecdsa")
 ECHO, PING, IDENTIFY = "/echo/1.0.0", "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0"
 
@@ -38,7 +41,7 @@ async def echo_handler(stream: Stream) -> None:
         await stream.writer.drain()
 
 
-class Commands:
+class Commands(DhtCommands):
     """One method for each command; its keyword arguments are the command's."""
 
     def __init__(self, daemon: Daemon, process: asyncio.subprocess.Process) -> None:
@@ -185,7 +188,9 @@ class Front:
 
     def __init__(self, commands: Commands) -> None:
         self._commands: dict[str, Callable[..., Awaitable[Message]]] = {
-            name: getattr(commands, name) for name in vars(Commands) if not name.startswith("_")
+            name: getattr(commands, name)
+            for name in (*vars(Commands), *vars(DhtCommands))
+            if not name.startswith("_")
         }
         self._running: set[asyncio.Task[None]] = set()
 
@@ -223,12 +228,12 @@ def emit(message: Message) -> None:
     print(json.dumps(message), flush=True)
 
 
-async def serve(binary: str, listen: list[str], directory: Path) -> None:
+async def serve(binary: str, listen: list[str], more: list[str], directory: Path) -> None:
     control = directory / "control"
     process = await asyncio.create_subprocess_exec(
         binary,
         *("-listen", f"/unix{control}", "-hostAddrs", ",".join(listen), "-bootstrapPeers", ""),
-        *("-relay=0", "-q"),
+        *("-relay=0", "-q", *more),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=sys.stderr,
     )
@@ -274,10 +279,11 @@ def main() -> None:
     parser.add_argument("--key", choices=["ed25519"])
     parser.add_argument("--muxers", choices=["yamux"])
     parser.add_argument("--security", choices=["noise"])
+    parser.add_argument("--dht", default="off", choices=DHT)
     options = parser.parse_args()
     listen = options.listen or ["/ip4/127.0.0.1/tcp/0"]
     with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(serve(options.binary, listen, Path(directory)))
+        asyncio.run(serve(options.binary, listen, DHT[options.dht], Path(directory)))
 
 
 if __name__ == "__main__":

@@ -356,7 +356,7 @@ class GossipSub(PubSub):
         mesh = topic.mesh
         if (
             mesh is not None
-            and len(mesh) < self.config.d_lo
+            and len(mesh) < self.config.d
             and peer not in mesh
             and self._may_graft(peer, topic, now)
         ):

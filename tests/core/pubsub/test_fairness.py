@@ -60,7 +60,7 @@ positive = st.floats(0.01, 100, allow_nan=False)
 def topics(draw):
     threshold = draw(st.floats(0.5, 50))
     return TopicScoreParams(
-        weight=draw(st.floats(0, 3)),
+        weight=draw(st.just(0.0) | st.floats(0.001, 3)),
         time_in_mesh_weight=draw(st.sampled_from([0.0, 0.01, 1.0])),
         time_in_mesh_quantum=draw(positive),
         time_in_mesh_cap=draw(positive),

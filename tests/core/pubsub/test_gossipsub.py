@@ -93,9 +93,12 @@ def test_a_mesh_that_is_too_small_takes_in_who_subscribes():
     for mock in mocks:
         mock.subscribe("t")
         net.run()
-    assert len(member.pubsub.mesh("t")) == 5  # d_lo; the rest waits for the heartbeat
-    assert [mock.control("graft") for mock in mocks] == [[b"t"]] * 5 + [[]] * 3
+    assert len(member.pubsub.mesh("t")) == 6
+    assert [mock.control("graft") for mock in mocks] == [[b"t"]] * 6 + [[]] * 2
     net.cut(member, net.members[1])
+    net.wait(1.5)
+    assert len(member.pubsub.mesh("t")) == 5  # that is enough
+    net.cut(member, net.members[2])
     net.wait(1.5)
     assert len(member.pubsub.mesh("t")) == 6
 
@@ -891,12 +894,31 @@ def test_promises_that_are_broken_count():
 def test_a_graft_in_the_backoff_counts(after, penalty):
     params = PeerScoreParams(behaviour_weight=-1.0, behaviour_decay=0.999999)
     net, member, mock = make(score=params, thresholds=LENIENT, px=True)
+    for _ in range(3):
+        net.link(net.add(Mock()), member)
+        net.members[-1].pubsub.subscribe("t")
     mock.write(wire.graft_prune((), [Prune(b"t")]))
     net.wait(after)
-    mock.graft("t", "unknown")
+    mock.graft("t")
     net.run()
     assert mock.control("prune") == [Prune(b"t", [], 60)]
     assert member.pubsub.inspect(net.members[1].id).behaviour == pytest.approx(penalty)
+
+
+def test_whom_others_are_named_to():
+    net, member, mocks = crowd(15, px=True)
+    member.pubsub.subscribe("t", net.now)
+    for mock in mocks:
+        mock.subscribe("t")
+    for mock in mocks[:12]:
+        mock.graft("t")
+    net.run()
+    mocks[12].graft("t")
+    mocks[13].graft("unknown", "t")  # who guesses topics learns of nobody
+    net.run()
+    assert [len(mock.control("prune")) for mock in mocks[12:]] == [1, 1, 0]
+    (full,), (guessed,) = mocks[12].control("prune"), mocks[13].control("prune")
+    assert len(full.peers) == 14 and guessed.peers == []
 
 
 def test_grafts_for_what_nobody_knows_are_ignored():

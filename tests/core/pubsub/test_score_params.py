@@ -167,7 +167,7 @@ def test_time_in_the_mesh_pays_for_silence_too():
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.floats(0, 100), st.floats(0.1, 100), st.floats(0, 3), st.floats(0.1, 5))
+@given(st.floats(0, 100), st.floats(0.1, 100), st.floats(0.001, 3), st.floats(0.1, 5))
 def test_no_topic_pays_for_itself(first, cap, weight, threshold):
     topic = TopicScoreParams(
         weight=weight,

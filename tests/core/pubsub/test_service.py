@@ -191,6 +191,15 @@ def test_a_forger_cannot_suppress_a_message():
     assert data_of(member) == [b"x"]
 
 
+def test_a_message_under_the_name_of_somebody_else():
+    net, member, mock, traced = pair()
+    liar = make_key("liar")
+    message = build(bytes(STRANGER.peer_id), b"lie", bytes(8), b"t")
+    sign(message, liar.sign(message.signed), liar.public.encode())
+    tell(net, mock, message)
+    assert data_of(member) == [] and reasons(traced) == ["invalid signature"]
+
+
 def test_messages_of_topics_that_we_did_not_subscribe_to():
     net, member, mock, traced = pair()
     counting = Counting(member)

@@ -172,3 +172,21 @@ def test_keys_are_bounded(monkeypatch):
     for key in (KEY, SECP, ECDSA, KEY):
         assert signing.verify(parse(make(key).raw))
         assert len(signing._keys) <= 2
+
+
+@pytest.mark.parametrize("victim", [KEY, SECP, ECDSA])
+def test_nobody_signs_for_somebody_else(victim):
+    """The signature is good, and so is the key; it is only not that of the author."""
+    message = build(bytes(victim.peer_id), b"data", bytes(8), b"topic")
+    sign(message, OTHER.sign(message.signed), OTHER.public.encode())
+    signing = Signing(KEY, CRYPTO)
+    assert not signing.verify(parse(message.raw))
+    assert signing.verify(parse(make(victim).raw))
+    assert not signing.verify(parse(message.raw))
+
+
+@pytest.mark.parametrize("policy", list(SignaturePolicy))
+def test_what_is_signed_is_everything_but_signature_and_key(policy):
+    message = make(policy=policy)
+    unsigned = build(message.from_, message.data, message.seqno, message.topic)
+    assert message.signed == SIGN_PREFIX + unsigned.raw
