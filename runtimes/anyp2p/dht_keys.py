@@ -45,7 +45,7 @@ def record_key(key: str | bytes) -> bytes:
     are UTF-8. LocalError for text that is not /namespace/name.
 
     >>> record_key("/pk/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5")[:8].hex()
-    '2f706b2f122039ce'
+    '2f706b2f00240801'
     >>> record_key("/app/name")
     b'/app/name'
     """
@@ -55,12 +55,8 @@ def record_key(key: str | bytes) -> bytes:
     namespace, _, name = rest.partition("/")
     if slash or not namespace or not name:
         raise LocalError(f"{key!r} is no key of a value: those are /namespace/name")
-    if namespace == "ipns":
-        return b"/ipns/" + bytes(PeerId.parse(name))
-    if namespace == "pk":
-        peer = PeerId.parse(name)
-        inline = peer.inline_key()
-        return b"/pk/" + (bytes(peer) if inline is None else multihash.sha2_256(inline))
+    if namespace in ("ipns", "pk"):
+        return f"/{namespace}/".encode() + bytes(PeerId.parse(name))
     return key.encode()
 
 

@@ -29,9 +29,9 @@ class Subscription:
         return repr(self._subscription)
 
     @property
-    def topic(self) -> str:
+    def topics(self) -> tuple[str, ...]:
         """What it is of."""
-        return self._subscription.topic
+        return self._subscription.topics
 
     @property
     def closed(self) -> bool:
@@ -85,15 +85,16 @@ class PubSub:
 
     def subscribe(
         self,
-        topic: str,
-        *,
+        *topics: str,
         drop: Drop = "oldest",
         max_messages: int = MAX_MESSAGES,
         max_bytes: int = MAX_BYTES,
     ) -> Subscription:
-        """Take part in a topic; ``for`` takes the messages."""
+        """Take part in topics; ``for`` takes the messages."""
         return Subscription(
-            self._pubsub.subscribe(topic, drop=drop, max_messages=max_messages, max_bytes=max_bytes)
+            self._pubsub.subscribe(
+                *topics, drop=drop, max_messages=max_messages, max_bytes=max_bytes
+            )
         )
 
     def publish(self, topic: str, data: bytes | bytearray | memoryview) -> bytes:
@@ -153,6 +154,8 @@ class PubSub:
         """What we think of a peer."""
         return self._pubsub.score(peer)
 
-    def wait_for_peers(self, topic: str, count: int = 1) -> list[PeerId]:
+    def wait_for_peers(
+        self, topic: str, count: int = 1, *, timeout: float | None = None
+    ) -> list[PeerId]:
         """Wait until messages of ours in a topic go to so many peers; returns these."""
-        return finish(self._pubsub.wait_for_peers(topic, count))
+        return finish(self._pubsub.wait_for_peers(topic, count, timeout=timeout))

@@ -17,7 +17,7 @@ The state machine under it is ``router``, of ``anyp2p_core.pubsub``.
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from anyp2p_core.errors import LocalError
+from anyp2p_core.errors import LocalError, TimedOut
 from anyp2p_core.peer_id import PeerId
 from anyp2p_core.pubsub.config import FloodConfig, GossipConfig, TopicConfig
 from anyp2p_core.pubsub.events import (
@@ -91,13 +91,12 @@ class PubSub:
 
     def subscribe(
         self,
-        topic: str,
-        *,
+        *topics: str,
         drop: Drop = "oldest",
         max_messages: int = MAX_MESSAGES,
         max_bytes: int = MAX_BYTES,
     ) -> Subscription:
-        """Take part in a topic, from now until the subscription is closed.
+        """Take part in a topic, or in several, from now until the subscription is closed.
 
         Use it with ``async with``, and take the messages with ``async for``. So many messages and
         bytes wait for whoever takes them; then the oldest of them is dropped, or the newest, which
@@ -110,9 +109,19 @@ class PubSub:
             raise LocalError(f"drop is 'oldest' or 'newest', not {drop!r}")
         if max_messages < 1 or max_bytes < 1:
             raise LocalError("a subscription has room for one message at least")
-        number = self.router.subscribe(topic, host.now())
-        found = Subscription(self, number, topic, drop, max_messages, max_bytes)
-        self._subscriptions[number] = found
+        if not topics:
+            raise LocalError("subscribe to one topic at least")
+        topics = tuple(dict.fromkeys(topics))
+        numbers: list[int] = []
+        try:
+            for topic in topics:
+                numbers.append(self.router.subscribe(topic, host.now()))
+        except BaseException:
+            for number in numbers:
+                self.router.unsubscribe(number, host.now())
+            raise
+        found = Subscription(self, numbers, topics, drop, max_messages, max_bytes)
+        self._subscriptions |= dict.fromkeys(numbers, found)
         host._flush_soon()
         return found
 
@@ -211,24 +220,44 @@ class PubSub:
         peer = peer if isinstance(peer, PeerId) else PeerId.parse(peer)
         return self.router.inspect(peer).score if isinstance(self.router, GossipSub) else 0.0
 
-    async def wait_for_peers(self, topic: str, count: int = 1) -> list[PeerId]:
-        """Wait until messages of ours in a topic go to so many peers; returns these."""
-        while True:
-            self.host._check_usable()
-            able = dict.fromkeys(self.router.peers())
-            found = [peer for peer in self.router.peers(topic) if peer in able]
-            if len(found) >= count:
-                return found
-            await self.host._outcome(self._peers_changed)
+    async def wait_for_peers(
+        self, topic: str, count: int = 1, *, timeout: float | None = None
+    ) -> list[PeerId]:
+        """Wait until messages of ours in a topic go to so many peers; returns these.
+
+        ``TimedOut`` after ``timeout`` seconds.
+        """
+        host = self.host
+        until = None if timeout is None else host.now() + timeout
+        timer = 0
+        try:
+            while True:
+                host._check_usable()
+                able = dict.fromkeys(self.router.peers())
+                found = [peer for peer in self.router.peers(topic) if peer in able]
+                if len(found) >= count:
+                    return found
+                if until is not None:
+                    if host.now() >= until:
+                        who = f"only {len(found)} of {count} peers" if found else "nobody"
+                        raise TimedOut(f"{who} took part in {topic} within {timeout:g} s")
+                    if not timer:
+                        timer = host.node.call_at(until, "pubsub peers", self._on_peer)
+                await host._outcome(self._peers_changed)
+        finally:
+            if timer:
+                host.node.cancel(timer)
 
     # Inside.
 
-    def forget(self, subscription: int) -> None:
+    def forget(self, numbers: list[int]) -> None:
         """A subscription was closed."""
         host = self.host
-        self._subscriptions.pop(subscription, None)
-        if host._state in ("running", "closing"):
-            self.router.unsubscribe(subscription, host.now())
+        for number in numbers:
+            self._subscriptions.pop(number, None)
+            if host._state in ("running", "closing"):
+                self.router.unsubscribe(number, host.now())
+        if host._state == "running":
             host._flush_soon()
 
     def _on_message(self, event: MessageReceived) -> None:

@@ -72,40 +72,42 @@ class Message:
 
 
 class Subscription:
-    """The messages of a topic. Several tasks may take from it; each message goes to one of them.
+    """The messages of its topics. Several tasks may take from it; each message goes to one of them.
 
     A cancelled wait has lost nothing. When it is closed iteration ends; when the host is closed,
     what has come can still be taken, then it raises ``ConnectionLost``.
     """
 
     __slots__ = (
-        "closed", "dropped", "topic", "_drop", "_max_bytes", "_max_messages", "_number", "_pubsub",
-        "_queue", "_size",
+        "closed", "dropped", "topics", "_drop", "_max_bytes", "_max_messages", "_number",
+        "_numbers", "_pubsub", "_queue", "_size",
     )  # fmt: skip
 
     def __init__(
         self,
         pubsub: "PubSub",
-        number: int,
-        topic: str,
+        numbers: list[int],
+        topics: tuple[str, ...],
         drop: Drop,
         max_messages: int,
         max_bytes: int,
     ) -> None:
-        self.topic = topic
+        self.topics = topics
         self.closed = False
         self.dropped = 0
         """Messages that had no room."""
         self._drop = drop
         self._max_bytes = max_bytes
         self._max_messages = max_messages
-        self._number = number
+        self._number = numbers[0]
+        self._numbers = numbers
         self._pubsub = pubsub
         self._queue: deque[Message] = deque()
         self._size = 0
 
     def __repr__(self) -> str:
-        return f"<Subscription {self.topic!r}, {self.waiting} waiting, {self.dropped} dropped>"
+        names = ", ".join(map(repr, self.topics))
+        return f"<Subscription {names}, {self.waiting} waiting, {self.dropped} dropped>"
 
     @property
     def waiting(self) -> int:
@@ -129,7 +131,7 @@ class Subscription:
         return message
 
     async def close(self) -> None:
-        """Leave the topic, unless there are other subscriptions of it. Harmless when repeated.
+        """Leave the topics, unless there are other subscriptions of them. Harmless when repeated.
 
         What has come and was not taken is gone.
         """
@@ -140,7 +142,7 @@ class Subscription:
         self.closed = True
         self._queue.clear()
         self._size = 0
-        self._pubsub.forget(self._number)
+        self._pubsub.forget(self._numbers)
         host._resolve(self._number, None)
 
     async def __aenter__(self) -> Self:
@@ -155,7 +157,7 @@ class Subscription:
         await self.close()
 
     def on_message(self, message: Message) -> None:
-        """Called with each message of the topic."""
+        """Called with each message."""
         queue, size = self._queue, message.size
         while queue and (len(queue) >= self._max_messages or self._size + size > self._max_bytes):
             self.dropped += 1

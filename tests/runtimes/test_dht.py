@@ -406,9 +406,7 @@ def test_keys_of_values() -> None:
     peer = PeerId.parse(ED25519)
     for text in (ED25519, peer.to_cid_text()):
         assert record_key(f"/ipns/{text}") == b"/ipns/" + bytes(peer)
-        inline = peer.inline_key()
-        assert inline is not None
-        assert record_key(f"/pk/{text}") == b"/pk/" + multihash.sha2_256(inline)
+        assert record_key(f"/pk/{text}") == b"/pk/" + bytes(peer)
     assert record_key(f"/pk/{RSA}") == b"/pk/" + bytes(PeerId.parse(RSA))
     assert record_key("/app/na/me") == b"/app/na/me" == record_key(b"/app/na/me")
     assert target_of(peer) == bytes(peer) == target_of(ED25519) == target_of(peer.to_cid_text())

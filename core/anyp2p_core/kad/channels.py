@@ -228,7 +228,11 @@ class Channel:
         self._used = True
         request.channel = None
         # First the stream, so that what follows from the answer can use it.
-        self._link.release(self, now)
+        if answer is None:  # some peers answer all the same, which would pass for the next answer
+            self.close(now)
+            self._link.release(None, now)
+        else:
+            self._link.release(self, now)
         self._link.owner.finish(request, answer, None, now)
 
     def _broken(self, error: Exception, now: float) -> None:

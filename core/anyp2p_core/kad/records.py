@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 
-from .. import multihash
+from ..crypto import Crypto
 from ..errors import DecodeError, LocalError, RemoteError
+from ..keys import PublicKey
 from ..peer_id import PeerId
 from .messages import MAX_KEY, MAX_VALUE, Record
 
@@ -32,12 +33,15 @@ class Validator(Protocol):
 
 
 class PublicKeyValidator:
-    """The namespace "pk": a public key under its sha2-256 multihash."""
+    """The namespace "pk": a public key under its peer id, as go and js peers have it."""
+
+    def __init__(self, crypto: Crypto) -> None:
+        self._crypto = crypto
 
     def validate(self, key: bytes, value: bytes, wall: float) -> None:
-        """DecodeError unless ``key`` is the hash of ``value``."""
-        if split_key(key)[1] != multihash.sha2_256(value):
-            raise DecodeError("the public key does not have the hash that its record's key says")
+        """DecodeError unless ``value`` is a public key whose peer id ``key`` names."""
+        if split_key(key)[1] != bytes(PublicKey.decode(value, self._crypto).peer_id):
+            raise DecodeError("the public key is not that of the peer whom its record's key names")
 
     def select(self, key: bytes, values: Sequence[bytes]) -> int:
         """They are all the same."""

@@ -94,9 +94,11 @@ class Kad(Service):
             per_group=config.max_per_group,
             per_bucket=config.max_per_bucket,
         )
-        self.validators = Validators(
-            {"pk": PublicKeyValidator(), "ipns": IpnsValidator(context.crypto), **self._extra}
-        )
+        built_in: dict[str, Validator] = {
+            "pk": PublicKeyValidator(context.crypto),
+            "ipns": IpnsValidator(context.crypto),
+        }
+        self.validators = Validators({**built_in, **self._extra})
         self.requests = Requests(context, config, self.held, self._budget)
         self.members = Members(
             context, config, self.table, self.requests, self._maintenance.refresh

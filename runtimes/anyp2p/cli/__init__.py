@@ -14,13 +14,27 @@ is imported, and only when it runs: ``anyp2p --help`` loads no cryptography and 
 import sys
 from collections.abc import Sequence
 
-from . import addr, demo, dht, hosts, identify, identity, key, listen, output, perf, ping, sim
+from . import (
+    addr,
+    demo,
+    dht,
+    hosts,
+    identify,
+    identity,
+    key,
+    listen,
+    output,
+    perf,
+    ping,
+    pubsub,
+    sim,
+)
 from .arguments import Parser
 
 FAILED = 1
 INTERRUPTED = 130
 
-COMMANDS = (demo, listen, ping, identify, perf, dht, sim, key, identity, addr)
+COMMANDS = (demo, listen, ping, identify, perf, dht, pubsub, sim, key, identity, addr)
 """In the order of the help."""
 
 

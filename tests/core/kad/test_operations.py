@@ -287,11 +287,7 @@ def test_put_and_get(town):
 def test_every_kind_of_record(town):
     net, members = town
     me, other = members[2], members[12]
-    key = (
-        b"/pk/"
-        + bytes.fromhex("1220")
-        + __import__("hashlib").sha256(me.node.key.public.encode()).digest()
-    )
+    key = b"/pk/" + bytes(me.peer)
     net.call(me, "put", key, me.node.key.public.encode())
     assert net.call(other, "get", key).value == me.node.key.public.encode()
     name = ipns.key_for(me.peer)

@@ -3,8 +3,9 @@
 import pytest
 from core.kad.people import peer
 from hypothesis import given, strategies as st
+from node_pair import CRYPTO, make_key
 
-from anyp2p_core import multihash
+from anyp2p_core.crypto import KeyType
 from anyp2p_core.errors import DecodeError, LocalError, TimedOut
 from anyp2p_core.kad.messages import MAX_KEY, MAX_VALUE, Record
 from anyp2p_core.kad.records import AcceptAll, PublicKeyValidator, Search, Validators, split_key
@@ -89,13 +90,16 @@ def test_namespaces_that_are_none(name):
 
 
 def test_public_keys():
-    validators = Validators({"pk": PublicKeyValidator()})
-    key = b"/pk/" + multihash.sha2_256(b"a public key")
-    validators.validate(key, b"a public key", WALL)
-    with pytest.raises(DecodeError):
-        validators.validate(key, b"another key", WALL)
-    assert not validators.is_better(key, b"a public key", b"a public key")
-    assert PublicKeyValidator().select(key, [b"x", b"y"]) == 0
+    validators = Validators({"pk": PublicKeyValidator(CRYPTO)})
+    for kind in (KeyType.ED25519, KeyType.RSA):  # in the id, and as its hash
+        public, other = make_key(kind=kind).public, make_key(kind=kind).public
+        key = b"/pk/" + bytes(public.peer_id)
+        validators.validate(key, public.encode(), WALL)
+        for value in (other.encode(), public.encode()[:-1], b"", b"\x08\x01\x12\x01x"):
+            with pytest.raises(DecodeError):
+                validators.validate(key, value, WALL)
+        assert not validators.is_better(key, public.encode(), public.encode())
+    assert PublicKeyValidator(CRYPTO).select(key, [b"x", b"y"]) == 0
 
 
 def test_row_81_a_validator_with_a_bug_says_no():

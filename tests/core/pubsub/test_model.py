@@ -201,7 +201,7 @@ class Network(RuleBasedStateMachine):
                     assert event.message.author != member.id
 
 
-Network.TestCase.settings = settings(deadline=None, max_examples=25, stateful_step_count=20)
+Network.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=20)
 TestNetwork = Network.TestCase
 
 
