@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..connection import Connection
+from ..dial_budget import DialBudget, is_counted
 from ..errors import DialError, Error, LimitReached, LocalError, RemoteError, TimedOut
 from ..events import DialFailed, Event, PeerConnected
 from ..multiaddr import Multiaddr
 from ..peer_id import PeerId
 from ..service import Context
 from . import messages
-from .budget import DialBudget, is_counted
 from .channels import Link
 from .config import KadConfig
 from .framing import Held

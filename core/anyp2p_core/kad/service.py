@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 
 from ..connection import Connection
+from ..dial_budget import DialBudget
 from ..errors import DecodeError, Error, LimitReached, LocalError, RemoteError
 from ..events import Event, PeerIdentified
 from ..multiaddr import Multiaddr
@@ -27,7 +28,6 @@ from ..service import Context, Service
 from ..stream import RESOURCE_LIMIT
 from ..yamux_stream import Stream
 from . import messages
-from .budget import DialBudget
 from .config import KadConfig
 from .events import DhtModeChanged, DhtPeerFound, DhtProvided
 from .framing import Held

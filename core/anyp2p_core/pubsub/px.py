@@ -8,10 +8,10 @@ a victim. Peers that are named without a record are ignored.
 
 from collections import deque
 
+from ..dial_budget import DialBudget
 from ..envelope import open_peer_record
 from ..errors import Error
 from ..events import DialFailed, Event, PeerConnected
-from ..kad.budget import DialBudget
 from ..multiaddr import Multiaddr
 from ..peer_id import PeerId
 from ..service import Context

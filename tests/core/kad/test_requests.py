@@ -4,9 +4,9 @@ import pytest
 from core.kad.net import Net
 from core.kad.people import peer, public
 
+from anyp2p_core.dial_budget import DialBudget
 from anyp2p_core.errors import DialError, LimitReached, LocalError, TimedOut
 from anyp2p_core.events import DialFailed
-from anyp2p_core.kad.budget import DialBudget
 from anyp2p_core.kad.config import KadConfig
 from anyp2p_core.kad.framing import Held
 from anyp2p_core.kad.messages import Message, Type

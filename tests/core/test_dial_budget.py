@@ -2,7 +2,7 @@
 
 from core.kad.people import public
 
-from anyp2p_core.kad.budget import MAX_PER_PEER, MAX_TARGETS, DialBudget, is_counted
+from anyp2p_core.dial_budget import MAX_PER_PEER, MAX_TARGETS, DialBudget, is_counted
 from anyp2p_core.multiaddr import Multiaddr
 
 LAN = Multiaddr("/ip4/192.168.1.1/tcp/1")

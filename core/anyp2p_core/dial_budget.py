@@ -9,9 +9,9 @@ Addresses that are not public are not counted: whoever is in the same network ne
 
 from collections.abc import Iterable
 
-from ..multiaddr import Multiaddr
-from ..ratelimit import RateLimiter
-from ..scope import PUBLIC, scope
+from .multiaddr import Multiaddr
+from .ratelimit import RateLimiter
+from .scope import PUBLIC, scope
 
 MAX_TARGETS = 4096
 """IP addresses that are remembered."""
