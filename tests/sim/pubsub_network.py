@@ -71,7 +71,11 @@ class Net:
             assert len(router.cache.ids(TOPIC.encode())) <= self.sent
             assert not len(router.validation) and not host.internal_errors
             if at_rest:
-                able = len(host.pubsub.peers(TOPIC))
+                until = router.backoff.until
+                able = sum(
+                    peer in mesh or until(TOPIC.encode(), bytes(peer)) is None
+                    for peer in host.pubsub.peers(TOPIC)
+                )
                 assert len(mesh) >= min(config.d_lo, able), (host, mesh)
                 assert all(host.peer_id in meshes[other] for other in mesh), host
 
