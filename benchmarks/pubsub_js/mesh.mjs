@@ -30,6 +30,7 @@ for (let place = 0; place < Number(values.nodes); place++) {
     transports: [tcp()],
     connectionEncrypters: [noise()],
     streamMuxers: [yamux()],
+    connectionManager: { inboundConnectionThreshold: Infinity }, // it is 5 per second and address
     services: { identify: identify(), pubsub: gossipsub() }
   })
   node.services.pubsub.addEventListener('message', ({ detail }) => {

@@ -11,7 +11,7 @@ resources for ever. On other loops its verdict comes to nothing, and it counts u
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from anyp2p_core.errors import LocalError
 from anyp2p_core.pubsub.events import ValidationRequested
@@ -211,7 +211,7 @@ async def _gevent(
 ) -> object:
     import gevent
 
-    with gevent.Timeout(seconds, False):
+    with gevent.Timeout(seconds, cast(Any, False)):  # false: silent
         return await function(message)
     return _LATE
 

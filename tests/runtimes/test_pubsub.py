@@ -745,3 +745,12 @@ def test_blocking_on_gevent() -> None:
             assert list(messages) == [] and messages.closed
         assert "GossipSub, 0 topics" in repr(b.pubsub)
         assert isinstance(b.pubsub.router, GossipSub)
+
+
+def test_examples_of_the_page() -> None:
+    """Each block of docs/pubsub.md runs as it is."""
+    page = Path(__file__).parents[2] / "docs" / "pubsub.md"
+    blocks = page.read_text(encoding="utf-8").split("```python\n")[1:]
+    assert len(blocks) == 5, "a block that is not tested"
+    for block in blocks:
+        exec(compile(block.partition("```")[0], str(page), "exec"), {"__name__": "docs"})

@@ -33,7 +33,8 @@ class Net:
         for host in self.hosts:
             world.run_task(world.spawn(host.start), 10.0)
         for place, host in enumerate(self.hosts):
-            others = draw.sample(self.hosts[:place], degree)
+            others = self.hosts[max(place - 1, 0) : place]  # so that any half hangs together
+            others += draw.sample(self.hosts[: max(place - 1, 0)], degree - 1)
             world.spawn(self._take_part, host, others, on=host)
         world.run(5.0)
 

@@ -18,10 +18,12 @@ from .keys import BITS
 
 MIN_ESTIMATES = 5
 """Lookups that an estimate needs."""
-MAX_ESTIMATES = 64
-"""The most recent ones count."""
+MAX_ESTIMATES = 16
+"""The most recent ones count: in a network that has grown, older ones cry wolf."""
 MARGIN = 3
 """How many times closer than expected is suspicious: 1 in 50,000 by chance with k = 20."""
+MARGIN_OF_FEW = 5
+"""The same for k below 20, whose distances scatter more: 1 in 5,000 by chance with k = 8."""
 REGION = 2
 """The region that is asked holds so many times k peers, so that k of them are honest."""
 
@@ -48,7 +50,8 @@ class NetworkSize:
 
 def is_crowded(distances: Sequence[int], k: int, size: int) -> bool:
     """Whether the k closest to a key are closer than chance would have it among ``size`` peers."""
-    return len(distances) >= k and MARGIN * distances[k - 1] * size < k << BITS
+    margin = MARGIN if k >= 20 else MARGIN_OF_FEW
+    return len(distances) >= k and margin * distances[k - 1] * size < k << BITS
 
 
 def region(k: int, size: int) -> int:

@@ -50,6 +50,13 @@ def test_too_little_says_nothing():
     assert size.estimate is None
 
 
+def test_chance_does_not_crowd_when_few_are_wanted():
+    found = [distances(key_of(b"%d" % n), k=8) for n in range(300)]
+    assert not any(is_crowded(one, 8, len(KEYS)) for one in found)
+    for one in found:
+        assert is_crowded([distance // 20 for distance in one], 8, len(KEYS))
+
+
 def test_chance_does_not_crowd():
     crowded = [n for n in range(300) if is_crowded(distances(key_of(b"%d" % n)), 20, len(KEYS))]
     assert crowded == []
