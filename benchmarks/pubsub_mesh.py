@@ -5,15 +5,20 @@
     mesh                            connect everybody to everybody, wait until all meshes are there
     rounds  count, burst, size      in each round all nodes publish `burst` messages, then wait for
                                     all of their deliveries
-    steady  rate, count, size       messages at a rate, each of another node, from the first moment
+    steady  rate, count, size       messages at a rate, each of another node, at once
+    dial    address, heard          every node dials; wait until `heard` peers are in the topic
+    flood   rate, count, size       messages of the first node at a rate
+    received                        how many deliveries there were; the next one counts from 0
+    verify  size                    CPU seconds that verifying one message takes alone
 
 Answers hold `delivered` and `expected` (by others than the author), `seconds` and `cpu`. What
-the workers of py-libp2p and js answer to is the same, without `steady`.
+the workers of py-libp2p and js answer to are `mesh`, `rounds` and `cpu`.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from contextlib import AsyncExitStack
@@ -31,6 +36,11 @@ HEAD = 16
 """Bytes of a message that say who wrote it when; the rest is zeros."""
 
 
+def name_of(place: int) -> int:
+    """An author, told from those of other processes."""
+    return os.getpid() << 32 | place
+
+
 class Mesh:
     """All nodes, and what came to them."""
 
@@ -43,7 +53,7 @@ class Mesh:
 
     async def listen(self, host: Host) -> None:
         """Take the messages of one node."""
-        own = self.hosts.index(host)
+        own = name_of(self.hosts.index(host))
         async with host.pubsub.subscribe(TOPIC) as messages:
             async for message in messages:
                 data = message.data
@@ -67,7 +77,7 @@ class Mesh:
 
     async def publish(self, place: int, size: int) -> None:
         """One message."""
-        head = place.to_bytes(8, "big") + time.perf_counter_ns().to_bytes(8, "big")
+        head = name_of(place).to_bytes(8, "big") + time.perf_counter_ns().to_bytes(8, "big")
         await self.hosts[place].pubsub.publish(TOPIC, head + bytes(size - HEAD))
 
     async def wait_for(self, count: int) -> bool:
@@ -139,11 +149,54 @@ async def steady(nodes: Mesh, request: Answer) -> Answer:
     }
 
 
+async def dial(nodes: Mesh, request: Answer) -> Answer:
+    for host in nodes.hosts if "address" in request else ():
+        await host.connect(request["address"])
+    for host in nodes.hosts:
+        await host.pubsub.wait_for_peers(TOPIC, request["heard"], timeout=PATIENCE)
+    return {}
+
+
+async def flood(nodes: Mesh, request: Answer) -> Answer:
+    started = time.perf_counter()
+    for number in range(request["count"]):
+        pause = started + number / request["rate"] - time.perf_counter()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        await nodes.publish(0, request["size"])
+    await nodes.hosts[0].pubsub.drain()
+    return {"seconds": time.perf_counter() - started}
+
+
+async def received(nodes: Mesh, request: Answer) -> Answer:
+    count = len(nodes.delays)
+    nodes.delays.clear()
+    return {"count": count}
+
+
+async def verify(nodes: Mesh, request: Answer) -> Answer:
+    key = nodes.hosts[0].node.key
+    message = bytes(request["size"] + 80)
+    signature = key.sign(message)
+    public = key.public
+    best = float("inf")
+    for _ in range(5):
+        before = time.process_time()
+        for _ in range(500):
+            if not public.verify(signature, message):
+                raise RuntimeError("a good signature is refused")
+        best = min(best, (time.process_time() - before) / 500)
+    return {"cost": best}
+
+
 async def cpu(nodes: Mesh, request: Answer) -> Answer:
     return dict(usage())
 
 
-COMMANDS = {function.__name__: function for function in (mesh, rounds, steady, cpu)}
+COMMANDS = {
+    function.__name__: function
+    for function in (mesh, rounds, steady, dial, flood, received, verify, cpu)
+}
 
 
 async def main(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 from statistics import mean, stdev
+from typing import Any
 
 from anyp2p.sim import Host, World
 from anyp2p_core.pubsub import rpc as wire
@@ -76,7 +77,7 @@ class Network:
         world: World,
         count: int,
         make: Callable[[int], GossipSub],
-        **options: object,
+        **options: Any,
     ) -> None:
         self.world = world
         self.draw = Random(world.seed)

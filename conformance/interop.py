@@ -1,7 +1,8 @@
-"""Anyp2p against peers in other languages: the matrix, all in one DHT, the official contract.
+"""Anyp2p against peers in other languages: the matrix, all in one DHT, pubsub, the contract.
 
     python conformance/interop.py [--runtimes trio] [--peers go,rust] [--cells ping,echo] [-v]
     python conformance/interop.py --only dht           the DHT alone; dht.py is the same
+    python conformance/interop.py --only pubsub        pubsub alone; pubsub.py is the same
     python conformance/interop.py --only contract      the roles of the unified DHT test
     python conformance/interop.py --new-peer NAME      write the skeleton of another peer
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import contracts
 import dht
+import pubsub
 from building import BuildFailed, Built, NotHere, Spec, discover, prepare
 from matrix import Plan, run_matrix
 from report import COLUMNS, FAIL, SKIP, Progress, Result, Suite, report
@@ -61,6 +63,9 @@ def run(options: argparse.Namespace) -> int:
     if options.only in (None, "dht"):
         network = dht.run_network(built, problems, options.columns, progress)
         suites.append(dht.suite(asyncio.run(supervised(network))))
+    if options.only in (None, "pubsub"):
+        networks = pubsub.run_networks(built, problems, options.pubsub_columns, progress)
+        suites.append(pubsub.suite(asyncio.run(supervised(networks))))
     if options.only in (None, "contract"):
         played = contracts.run_contracts(missing(), progress)
         suites.append(contracts.suite(asyncio.run(supervised(played))))
@@ -127,14 +132,21 @@ def arguments() -> argparse.Namespace:
         help=f"of the DHT, of {', '.join(dht.COLUMNS)}",
     )
     parser.add_argument(
-        "--only", choices=["matrix", "dht", "contract"], help="one of them; default all"
+        "--pubsub-columns",
+        type=names(pubsub.COLUMNS),
+        default=list(pubsub.COLUMNS),
+        help=f"of pubsub, of {', '.join(pubsub.COLUMNS)}",
+    )
+    parser.add_argument(
+        "--only", choices=["matrix", "dht", "pubsub", "contract"], help="one of them; default all"
     )
     parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
     parser.add_argument("--build-only", action="store_true", help="fill the cache and stop")
     parser.add_argument("--new-peer", metavar="NAME", help="write peers/NAME/ to start from")
     options = parser.parse_args()
-    for name, suite in (("cells", "matrix"), ("runtimes", "matrix"), ("columns", "dht")):
+    chosen = {"cells": "matrix", "runtimes": "matrix", "columns": "dht", "pubsub_columns": "pubsub"}
+    for name, suite in chosen.items():
         if options.only is None and getattr(options, name) != parser.get_default(name):
             options.only = suite
     if options.subject != OWN:

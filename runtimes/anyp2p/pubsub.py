@@ -180,9 +180,9 @@ class PubSub:
 
         ``validator`` takes a ``Message`` and returns a ``Verdict``. A plain function is called at
         once, and must be quick; returning None it says that ``report`` will tell. An async function
-        runs in a task of its own, at most ``limit`` of them at once, each for at most ``timeout``
-        seconds (that of the configuration, 10 s, unless it says less), and is cancelled then and
-        with the host. What comes beyond these bounds, and what a validator raises, is ignored.
+        runs in a task of its own, for at most ``timeout`` seconds (that of the configuration, 10 s,
+        unless it says less), and is cancelled then and with the host. At most ``limit`` messages
+        wait at once. What comes beyond these bounds, and what a validator raises on, is ignored.
         """
         self._check_thread()
         self._validators.set(topic, validator, timeout, limit)

@@ -286,3 +286,18 @@ def test_only_who_wants_pubsub_loads_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.stdout == "['anyp2p.cli.pubsub']\n", done
+
+
+def test_a_message_hops_over_all_loops() -> None:
+    """What the demo shows of pubsub."""
+    command = [*COMMAND[:-1], "demo", "--runtimes", ",".join(RUNTIMES)]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE)
+    found = json.loads(done.stdout)["pubsub"]
+    assert found["ok"] and found["path"] == RUNTIMES and found["messages"] == 9
+    assert len(found["hop_seconds"]) == len(RUNTIMES) - 1
+    assert all(0 < seconds < 1 for seconds in found["hop_seconds"])
+    command[-1] = ",".join(RUNTIMES[:2])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    start = f"pubsub, a message hop by hop, median of 9: {RUNTIMES[0]}"
+    [line] = [one for one in done.stdout.splitlines() if one.startswith(start)]
+    assert line.endswith(" ms") and line.count(" -> ") == len(RUNTIMES[:2]) - 1

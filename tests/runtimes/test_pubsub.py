@@ -30,6 +30,7 @@ from anyp2p.testing.cancelling import everywhere
 from anyp2p.testing.kit import LOOPBACK
 from anyp2p_core.errors import ConnectionLost, LocalError, TimedOut
 from anyp2p_core.pubsub import presets, trace
+from anyp2p_core.pubsub.events import PubSubPeerAdded
 from anyp2p_core.pubsub.gater import GaterParams
 from anyp2p_core.pubsub.ids import sha256_of_data
 from anyp2p_core.pubsub.trace import Type
@@ -217,6 +218,29 @@ async def test_several_topics_in_one_subscription(kit: Kit) -> None:
 
 
 @on_every_loop
+async def test_whom_one_can_write_to(kit: Kit) -> None:
+    """A peer that takes part counts once there is a stream to it."""
+    async with two(kit) as (_, a, b, _):
+        peer = a.router.all_peers[b.host.peer_id]
+        outbox, peer.outbox = peer.outbox, None
+        assert a.peers(TOPIC) == [peer.id]
+        await kit.fails(TimedOut, lambda: a.wait_for_peers(TOPIC, timeout=0.02))
+
+        async def open_it() -> None:
+            await kit.eventually(lambda: a.host._waiters, "nobody waits")
+            peer.outbox = outbox
+            a.router.context.emit(PubSubPeerAdded(peer.id, peer.protocol))
+            a.host.flush()
+
+        async def wait() -> None:
+            timers = len(a.host.node.timers)
+            assert await a.wait_for_peers(TOPIC, timeout=1000.0) == [peer.id]
+            assert len(a.host.node.timers) <= timers
+
+        await kit.loop.within(3.0, lambda: kit.loop.together(wait, open_it))
+
+
+@on_every_loop
 async def test_several_tasks_share_a_subscription(kit: Kit) -> None:
     async with two(kit) as (_, a, _, messages):
         got: list[bytes] = []
@@ -358,7 +382,7 @@ async def test_async_validators(kit: Kit) -> None:
             if message.data in (b"wait", b"reject"):
                 await go_on.wait()
             if message.data == b"raise":
-                raise ValueError("cannot judge this")
+                raise TimeoutError("its own, not ours")
             verdicts = {b"reject": Verdict.REJECT, b"ignore": Verdict.IGNORE, b"wrong": None}
             return verdicts.get(message.data, Verdict.ACCEPT)
 
@@ -402,7 +426,7 @@ async def test_async_validators_are_bounded(kit: Kit) -> None:
             b.set_validator(TOPIC, judge, timeout=0.0)
         with pytest.raises(LocalError, match="one message"):
             b.set_validator(TOPIC, judge, limit=0)
-        b.set_validator(TOPIC, judge, timeout=0.1, limit=3)
+        b.set_validator(TOPIC, judge, timeout=0.3, limit=3)
         with kit.logged() as lines:
             for number in range(6):
                 await a.publish(TOPIC, b"%d" % number)
@@ -415,10 +439,12 @@ async def test_async_validators_are_bounded(kit: Kit) -> None:
                 await kit.eventually(lambda: len(ended) == 3, "they go on")
             else:
                 assert ended == []
+                await a.publish(TOPIC, b"has no room")
+                await kit.loop.sleep(0.05)
                 never.set()
                 await kit.eventually(lambda: len(ended) == 3, "they did not end")
             await kit.eventually(lambda: len(lines) == 3, "not logged")
-            assert "the validator of news took longer than 0.1 s" in lines[0]
+            assert "the validator of news took longer than 0.3 s" in lines[0]
         assert sorted(began) == sorted(ended) == [b"0", b"1", b"2"]  # trio picks any order
         assert rule.validator.running == 0
         await a.publish(TOPIC, b"good")

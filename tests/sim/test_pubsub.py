@@ -183,7 +183,7 @@ def test_validators_end_in_virtual_time() -> None:
             try:
                 if message.data == b"raise":
                     raise TimeoutError  # its own, not ours
-                await world.sleep(100.0)
+                await world.sleep(0.05 if message.data == b"good" else 100.0)
             except Cancelled:
                 ended.append(world.now)
                 raise
@@ -201,6 +201,14 @@ def test_validators_end_in_virtual_time() -> None:
                     await world.sleep(5.0)
                     assert len(ended) == 1 and 3.0 <= ended[0] - began <= 3.1
                     assert messages.waiting == 0 and not len(slow.pubsub.router.validation)
+                    timers = len(slow.node.timers)
+                    for _ in range(20):
+                        began = world.now
+                        await author.pubsub.publish(TOPIC, b"good")
+                        await anext(messages)
+                        # There, judged, and delivered without waiting for a heartbeat.
+                        assert 0.09 < world.now - began < 0.2
+                    assert len(slow.node.timers) <= timers + 1
 
         world.run_task(world.spawn(run), 60.0)
 

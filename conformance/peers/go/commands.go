@@ -42,6 +42,9 @@ type command struct {
 	Key, Value, Multihash hexBytes
 	Timeout               float64
 
+	Topic, Seed string
+	Data        hexBytes
+
 	start time.Time
 }
 

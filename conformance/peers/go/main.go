@@ -68,6 +68,8 @@ type node struct {
 
 	dht         *dht.IpfsDHT // nil unless started with --dht
 	dhtProtocol protocol.ID
+
+	pubsub *broadcast // nil unless started with --pubsub
 }
 
 // emit prints one JSON line.
@@ -91,6 +93,10 @@ func (n *node) run(c *command) {
 		answer, err = f(n, network.WithNoDial(ctx, "dial first"), c)
 	} else if f := dhtCommands[c.Cmd]; f != nil && n.dht == nil {
 		err = errors.New("started without --dht")
+	} else if f != nil {
+		answer, err = f(n, ctx, c)
+	} else if f := pubsubCommands[c.Cmd]; f != nil && n.pubsub == nil {
+		err = errors.New("started without --pubsub")
 	} else if f != nil {
 		answer, err = f(n, ctx, c)
 	}
@@ -285,6 +291,8 @@ func main() {
 	security := flag.String("security", "noise", "only noise")
 	dhtMode := flag.String("dht", "off", "off, server or client")
 	dhtProtocol := flag.String("dht-protocol", "/ipfs/kad/1.0.0", "name of the DHT's protocol")
+	router := flag.String("pubsub", "off", "off, gossipsub or floodsub")
+	policy := flag.String("pubsub-policy", "sign", "sign, unsigned or nosign")
 	flag.Parse()
 	if *muxers != "yamux" || *security != "noise" {
 		log.Fatal("this peer speaks noise and yamux only")
@@ -298,6 +306,9 @@ func main() {
 		log.Fatal(err)
 	}
 	if err = n.startDHT(*dhtMode, *dhtProtocol); err != nil {
+		log.Fatal(err)
+	}
+	if err = n.startPubSub(*router, *policy); err != nil {
 		log.Fatal(err)
 	}
 	addresses, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.ID(), Addrs: n.Addrs()})

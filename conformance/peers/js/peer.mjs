@@ -19,6 +19,7 @@ import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import { dhtCommands, dhtServices } from './dht.mjs'
+import { pubsubCommands, pubsubServices } from './pubsub.mjs'
 
 const COMMAND_TIMEOUT = 60_000
 const MANY = 100_000
@@ -308,6 +309,7 @@ async function run (c) {
   c.signal = AbortSignal.timeout(COMMAND_TIMEOUT)
   try {
     if (c.cmd.startsWith('dht_') && node.services.dht == null) throw new Error('started without --dht')
+    if (c.cmd.startsWith('pubsub_') && node.services.pubsub == null) throw new Error('started without --pubsub')
     if (!Object.hasOwn(commands, c.cmd)) throw new Error(`unknown command ${c.cmd}`)
     emit({ id: c.id, ok: true, ...await commands[c.cmd](c) })
   } catch (error) {
@@ -324,7 +326,9 @@ const { values: options } = parseArgs({
     muxers: { type: 'string', default: 'yamux' },
     security: { type: 'string', default: 'noise' },
     dht: { type: 'string', default: 'off' },
-    'dht-protocol': { type: 'string', default: '/ipfs/kad/1.0.0' }
+    'dht-protocol': { type: 'string', default: '/ipfs/kad/1.0.0' },
+    pubsub: { type: 'string', default: 'off' },
+    'pubsub-policy': { type: 'string', default: 'sign' }
   }
 })
 if (!Object.hasOwn(KEYS, options.key)) throw new Error(`unknown key type ${options.key}`)
@@ -355,12 +359,13 @@ const node = await createLibp2p({
     identify: identify({ runOnConnectionOpen: false, maxInboundStreams: MANY }),
     identifyPush: identifyPush({ maxInboundStreams: MANY }),
     ping: ping({ maxInboundStreams: MANY, timeout: COMMAND_TIMEOUT }),
-    ...dhtServices(options.dht, options['dht-protocol'])
+    ...dhtServices(options.dht, options['dht-protocol']),
+    ...pubsubServices(options.pubsub, options['pubsub-policy'])
   },
   start: false
 })
 
-Object.assign(commands, dhtCommands(node))
+Object.assign(commands, dhtCommands(node), pubsubCommands(node, pattern))
 
 // Identify runs on every new connection from here, so that the command can wait for its end.
 const identifying = new WeakMap() // connection -> promise

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from dht_commands import DhtCommands
+from pubsub_commands import Inbox, PubSubCommands
 
 from anyp2p.host import BaseHost
 from anyp2p.providers.crypto import Cryptography
@@ -108,12 +109,13 @@ def serve(host: BaseHost[Any]) -> None:
             emit({"event": "stream_eof", "peer": str(stream.peer)})
 
 
-class Commands(DhtCommands):
+class Commands(DhtCommands, PubSubCommands):
     """One method for each command; its keyword arguments are the command's."""
 
     def __init__(self, host: BaseHost[Any], tools: Tools) -> None:
         self._host = host
         self._tools = tools
+        self._inboxes: dict[str, Inbox] = {}
 
     async def run(self, request: Message) -> None:
         """Run one command and print its answer; never raises because of the command."""

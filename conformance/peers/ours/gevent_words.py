@@ -109,6 +109,50 @@ class AwaitableDht:
         return self._dht.get(key)
 
 
+class AwaitableSubscription:
+    """A subscription of pubsub."""
+
+    def __init__(self, subscription: Any) -> None:
+        self._subscription = subscription
+
+    @property
+    def waiting(self) -> int:
+        return int(self._subscription.waiting)
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._subscription.closed)
+
+    async def __anext__(self) -> Any:
+        return next(self._subscription)
+
+    async def close(self) -> None:
+        self._subscription.close()
+
+
+class AwaitablePubSub:
+    """``host.pubsub`` of gevent."""
+
+    def __init__(self, pubsub: Any) -> None:
+        self._pubsub = pubsub
+        self.router = pubsub.router
+
+    def subscribe(self, topic: str, **options: int) -> AwaitableSubscription:
+        return AwaitableSubscription(self._pubsub.subscribe(topic, **options))
+
+    async def publish(self, topic: str, data: bytes) -> Any:
+        return self._pubsub.publish(topic, data)
+
+    def peers(self, topic: str) -> Any:
+        return self._pubsub.peers(topic)
+
+    def mesh(self, topic: str) -> Any:
+        return self._pubsub.mesh(topic)
+
+    def score(self, peer: Any) -> float:
+        return float(self._pubsub.score(peer))
+
+
 class AwaitableHost:
     """A host of gevent."""
 
@@ -127,6 +171,10 @@ class AwaitableHost:
     @property
     def dht(self) -> AwaitableDht:
         return AwaitableDht(self._host.dht)
+
+    @property
+    def pubsub(self) -> AwaitablePubSub:
+        return AwaitablePubSub(self._host.pubsub)
 
     def handle(self, protocol: str) -> Callable[[Callable[[Any], Awaitable[None]]], object]:
         def register(handler: Callable[[Any], Awaitable[None]]) -> object:

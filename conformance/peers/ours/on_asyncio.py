@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
 from dht_commands import make_dht
+from pubsub_commands import make_pubsub
 
 from anyp2p.asyncio import Host
 
@@ -51,6 +52,7 @@ async def run(options: argparse.Namespace) -> None:
         agent=AGENT,
         limits=LIMITS,
         dht=make_dht(options),
+        pubsub=make_pubsub(options),
         echo=True,
         perf=True,
     ) as host:

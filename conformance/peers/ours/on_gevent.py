@@ -11,6 +11,7 @@ import gevent.os
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
 from dht_commands import make_dht
 from gevent_words import AwaitableHost, finish
+from pubsub_commands import make_pubsub
 
 from anyp2p.gevent import Host
 from anyp2p.host import BaseHost
@@ -47,6 +48,7 @@ def main(options: argparse.Namespace) -> None:
         agent=AGENT,
         limits=LIMITS,
         dht=make_dht(options),
+        pubsub=make_pubsub(options),
         echo=True,
         perf=True,
     ) as blocking:

@@ -3,7 +3,7 @@
     peer.py --> on_RUNTIME.py   reads stdin, runs commands at the same time, bounds them
                     |
                 commands.py     what each command does; the same for every runtime
-                dht_commands.py
+                dht_commands.py, pubsub_commands.py
 
 A further runtime is a module ``on_NAME.py`` with ``main(options)``, a line in ``RUNTIMES`` and its
 name in peer.json. Exit code 77 if its package, which has the same name, is not installed.
@@ -36,6 +36,8 @@ def main() -> int:
     parser.add_argument("--runtime", default="asyncio", choices=RUNTIMES)
     parser.add_argument("--dht", default="off", choices=["off", "server", "client"])
     parser.add_argument("--dht-protocol", default="/ipfs/kad/1.0.0")
+    parser.add_argument("--pubsub", default="off", choices=["off", "gossipsub", "floodsub"])
+    parser.add_argument("--pubsub-policy", default="sign", choices=["sign", "unsigned", "nosign"])
     options = parser.parse_args()
     options.listen = options.listen or ["/ip4/127.0.0.1/tcp/0"]
     for package in ("anyp2p", options.runtime):

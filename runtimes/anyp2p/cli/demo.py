@@ -2,17 +2,19 @@
 
 import argparse
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import hosts, output, runtimes
 from .arguments import Commands, add_command
 
 if TYPE_CHECKING:
-    from .pairs import Member, Pair
+    from .pairs import Line, Member, Pair
 
 DEFAULT = ("asyncio", "trio", "gevent")
 ECHO = 1 << 20
 PINGS = 32
+MESSAGES = 9
 PERF_MIB = 16
 ALL_PERF_MIB = 64
 """Shared by all pairs, so that more runtimes do not take longer."""
@@ -26,8 +28,8 @@ def add_parser(commands: Commands) -> None:
         "let nodes on different event loops talk to each other",
         "Each event loop gets a thread with a node. Every node connects to every other one and to "
         "a second one on its own loop, identifies it, pings it, gets 1 MiB echoed, compares it, "
-        "runs perf, and gets a value that the other one put into a DHT. Fails unless all of it "
-        "worked.",
+        "runs perf, and gets a value that the other one put into a DHT. Then a message hops by "
+        "pubsub over all loops. Fails unless all of it worked.",
     )
     parser.add_argument(
         "--runtimes",
@@ -48,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
         for name in missing:
             output.say(f"{name}: not installed: {runtimes.install(name)}")
     started = time.monotonic()
-    members, pairs = _meet(names, quiet=args.json)
+    members, pairs, line = _meet(names, quiet=args.json)
     seconds = time.monotonic() - started
     # What was not asked for by name may be missing.
-    ok = bool(pairs) and all(pair.ok for pair in pairs) and not (args.runtimes and missing)
+    ok = line.ok and all(pair.ok for pair in pairs) and not (args.runtimes and missing)
     if args.json:
         from dataclasses import asdict
 
@@ -62,10 +64,11 @@ def run(args: argparse.Namespace) -> int:
                 "nodes": [{"runtime": m.name, "address": str(m.address)} for m in members],
                 "missing": [{"runtime": n, "install": runtimes.install(n)} for n in missing],
                 "pairs": [asdict(pair) for pair in pairs],
+                "pubsub": asdict(line),
             }
         )
     else:
-        _show(names, pairs, seconds)
+        _show(names, pairs, line, seconds)
     return 0 if ok else 1
 
 
@@ -78,13 +81,14 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _meet(names: list[str], *, quiet: bool) -> "tuple[list[Member], list[Pair]]":
+def _meet(names: list[str], *, quiet: bool) -> "tuple[list[Member], list[Pair], Line]":
     """Start the nodes, let each dial each, stop them."""
     from .failures import Failure
-    from .pairs import PATIENCE, Member
+    from .pairs import PATIENCE, Line, Member
 
     perf_size = min(PERF_MIB, max(ALL_PERF_MIB // max(len(names), 1) ** 2, 1)) << 20
     members = [Member(name, perf_size) for name in names]
+    line = Line(names)
     try:
         for member in members:
             member.thread.start()
@@ -95,6 +99,7 @@ def _meet(names: list[str], *, quiet: bool) -> "tuple[list[Member], list[Pair]]"
         pairs = [dialer.measure(listener) for dialer in members for listener in members]
         if all(pair.ok for pair in pairs):
             _share(members, pairs)
+            _hop(members, line)
     finally:
         # Threads in the C code of an event loop do not survive the end of the interpreter.
         hosts.end_on_next_interrupt()
@@ -107,7 +112,7 @@ def _meet(names: list[str], *, quiet: bool) -> "tuple[list[Member], list[Pair]]"
             raise member.error
         if member.thread.is_alive():
             raise Failure(f"the {member.name} node did not close within {PATIENCE:g} s")
-    return members, pairs
+    return members, pairs, line
 
 
 def _share(members: "list[Member]", pairs: "list[Pair]") -> None:
@@ -124,6 +129,24 @@ def _share(members: "list[Member]", pairs: "list[Pair]") -> None:
             getter.get(f"/demo/put on {putter.name}", first, pair)
 
 
+def _hop(members: "list[Member]", line: "Line") -> None:
+    """Let messages hop over all loops, each of which knows only the one before it."""
+    before = None
+    for member in members:
+        member.tune_in(before)
+        before = member
+    for place, member in enumerate(members):
+        member.meet(len(members[max(place - 1, 0) : place + 2]) - 1)
+    members[0].publish()
+    for member in members[1:]:
+        member.listen()
+    line.messages = len(members[0].times)
+    for one, other in pairwise(members):
+        hops = sorted(b - a for a, b in zip(one.times, other.times, strict=True))
+        line.hop_seconds.append(hops[len(hops) // 2])
+    line.ok = True
+
+
 def _introduce(members: "list[Member]") -> None:
     what = "1 node" if len(members) == 1 else f"{len(members)} nodes"
     output.say(f"{what} in this process, a thread and an event loop for each, over TCP:")
@@ -132,13 +155,18 @@ def _introduce(members: "list[Member]") -> None:
     output.say()
 
 
-def _show(names: list[str], pairs: "list[Pair]", seconds: float) -> None:
+def _show(names: list[str], pairs: "list[Pair]", line: "Line", seconds: float) -> None:
     if pairs:
         output.say(f"ping, median of {PINGS}: rows dial, columns listen")
         output.say()
         output.table([("", *names), *(_pings(name, pairs) for name in names)], right=len(names))
         output.say()
         output.table([HEADER, *map(_row, pairs)], right=5)
+        output.say()
+    if line.hop_seconds:
+        hops = zip(names[1:], line.hop_seconds, strict=True)
+        over = "".join(f" -> {name} {seconds * 1e3:.1f} ms" for name, seconds in hops)
+        output.say(f"pubsub, a message hop by hop, median of {line.messages}: {names[0]}{over}")
         output.say()
     for pair in pairs:
         if not pair.ok:

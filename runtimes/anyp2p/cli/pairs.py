@@ -11,12 +11,15 @@ runtime is measured from a second node there, which lives as long as that takes.
 Afterwards each thread gets a server of one DHT, because those would connect to each other in the
 middle of a measurement. Each server puts a value into it; a fresh client on each loop looks for it,
 and begins with another server than that one.
+
+At last the loops form a line for pubsub: a message that is published at one end hops over all of
+them, and each notes when it came.
 """
 
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -24,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from anyp2p_core.errors import Error
 
 from . import hosts, runtimes
-from .demo import ECHO, PINGS
+from .demo import ECHO, MESSAGES, PINGS
 from .failures import Failure, describe
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ IN_FLIGHT = 128 * 1024
 """Echo bytes under way: less than the smallest window, so that one task can write and read."""
 PATIENCE = 15.0
 """Seconds for one pair."""
+TOPIC = "anyp2p demo"
 
 
 @dataclass(slots=True)
@@ -66,6 +70,18 @@ class Pair:
     """To get a value that the listener's loop put, without knowing that node before."""
 
 
+@dataclass(slots=True)
+class Line:
+    """How messages went from the first runtime over all others to the last one."""
+
+    path: list[str]
+    ok: bool = False
+    """False also if it was not tried, because a pair had failed."""
+    messages: int = 0
+    hop_seconds: list[float] = field(default_factory=list)
+    """From each to the next one, the median of all messages."""
+
+
 class Member:
     """One runtime in its own thread. What happens there comes out of ``answer`` here."""
 
@@ -76,6 +92,9 @@ class Member:
         self.thread = Thread(target=self._run, name=f"anyp2p demo {name}", daemon=True)
         self._perf_size = perf_size
         self._server: Any = None
+        self._speaker: Any = None
+        self.times: list[float] = []
+        """When each message was published, or came."""
         self._jobs: SimpleQueue[Callable[[BaseHost[Any]], Awaitable[Any]] | None] = SimpleQueue()
         self._answers: SimpleQueue[Any] = SimpleQueue()
 
@@ -149,6 +168,52 @@ class Member:
 
         self._do(get)
 
+    def tune_in(self, before: "Member | None") -> None:
+        """Subscribe to the topic, behind another member."""
+
+        async def tune_in(_: "BaseHost[Any]") -> None:
+            from anyp2p.pubsub import GossipConfig
+            from anyp2p_core.pubsub.events import MessageReceived
+
+            host = self._host_class(listen=[LISTEN], pubsub=GossipConfig())
+            self._speaker = await self._stack.enter_async_context(host)
+            host.watch(MessageReceived, lambda _: self.times.append(time.perf_counter()))
+            self._messages = host.pubsub.subscribe(TOPIC)
+            if before is not None:
+                await host.connect(before._speaker.addresses[0])
+
+        self._do(tune_in)
+
+    def meet(self, count: int) -> None:
+        """Wait until so many neighbours take part in the topic."""
+
+        async def meet(_: "BaseHost[Any]") -> None:
+            await self._speaker.pubsub.wait_for_peers(TOPIC, count, timeout=PATIENCE / 2)
+
+        self._do(meet)
+
+    def publish(self) -> None:
+        """Publish ``MESSAGES`` messages, one after the other."""
+
+        async def publish(_: "BaseHost[Any]") -> None:
+            for number in range(MESSAGES):
+                self.times.append(time.perf_counter())
+                await self._speaker.pubsub.publish(TOPIC, b"message %d" % number)
+                await hosts.sleep(self._speaker, 0.005)
+
+        self._do(publish)
+
+    def listen(self) -> None:
+        """Wait for all of these messages, in order."""
+
+        async def listen(_: "BaseHost[Any]") -> None:
+            for number in range(MESSAGES):
+                message = await anext(self._messages)
+                if message.data != b"message %d" % number:
+                    raise Failure(f"pubsub gave {message.data!r} for message {number}")
+
+        self._do(listen)
+
     def _do(self, job: "Callable[[BaseHost[Any]], Awaitable[Any]]") -> None:
         self._jobs.put(job)
         self.answer()
@@ -181,8 +246,9 @@ class Member:
                 await job(node)
                 self._answers.put(None)
         _check(node)
-        if self._server is not None:
-            _check(self._server)
+        for other in (self._server, self._speaker):
+            if other is not None:
+                _check(other)
 
     async def _next_job(
         self, host: "BaseHost[Any]"

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::dht;
 use crate::node::{Fault, Handle};
+use crate::pubsub;
 use crate::serve::{
     AFTER_EOF, CHUNK, ECHO, PERF, PING, RESET_ME, WATCH_RESET, drain, hex, was_reset, write_zeros,
 };
@@ -59,6 +60,7 @@ pub async fn perform(node: &Handle, command: &Value) -> Result<Value> {
         "open_stream" => open_stream(node, command).await,
         "stop" => Ok(json!({})),
         name if name.starts_with("dht_") => dht::perform(node, name, command).await,
+        name if name.starts_with("pubsub_") => pubsub::perform(node, name, command).await,
         _ => Err(format!("unknown command {name}").into()),
     }
 }
@@ -182,7 +184,7 @@ async fn signed_record(node: &Handle, peer: PeerId) -> Result<Option<&'static st
 }
 
 /// Bytes `from`, `from + 1`, ... of what every echo sends.
-fn pattern(from: u64, size: usize) -> Vec<u8> {
+pub fn pattern(from: u64, size: usize) -> Vec<u8> {
     (from..).take(size).map(|i| ((i * 7 + i / 256) % 251) as u8).collect()
 }
 

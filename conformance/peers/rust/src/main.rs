@@ -3,6 +3,7 @@
 mod commands;
 mod dht;
 mod node;
+mod pubsub;
 mod records;
 mod serve;
 mod streams;
@@ -30,6 +31,8 @@ struct Options {
     record: bool,
     dht: Option<Mode>,
     dht_protocol: StreamProtocol,
+    pubsub: bool,
+    pubsub_policy: String,
 }
 
 fn main() {
@@ -47,6 +50,7 @@ fn start() -> Result<(), Fault> {
             generate(&options.key)?,
             options.record,
             options.dht.map(|mode| (mode, options.dht_protocol)),
+            options.pubsub.then_some(options.pubsub_policy.as_str()),
         )?;
         let addresses = node.listen(options.listen).await?;
         emit(json!({
@@ -71,6 +75,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Fault
         record: false,
         dht: None,
         dht_protocol: PROTOCOL_NAME,
+        pubsub: false,
+        pubsub_policy: "sign".into(),
     };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -82,6 +88,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Fault
             ("--dht", "server") => options.dht = Some(Mode::Server),
             ("--dht", "client") => options.dht = Some(Mode::Client),
             ("--dht-protocol", _) => options.dht_protocol = StreamProtocol::try_from_owned(value)?,
+            ("--pubsub", "off" | "gossipsub") => options.pubsub = value == "gossipsub",
+            ("--pubsub-policy", _) => options.pubsub_policy = value,
             ("--muxers", "yamux") | ("--security", "noise") => {}
             _ => Err(format!("cannot do {name} {value}"))?,
         }

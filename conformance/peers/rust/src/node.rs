@@ -13,9 +13,10 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{
     ConnectionId, NetworkBehaviour, NotifyHandler, StreamProtocol, Swarm, SwarmEvent,
 };
-use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, identity, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, SwarmBuilder, gossipsub, identify, identity, noise, tcp, yamux};
 
 use crate::dht::{self, Dht, Queries};
+use crate::pubsub::{self, Inboxes};
 use crate::streams::{self, Opened};
 
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -33,6 +34,7 @@ pub struct Protocols {
     identify: identify::Behaviour,
     streams: streams::Behaviour,
     dht: Toggle<Dht>,
+    pubsub: Toggle<gossipsub::Behaviour>,
 }
 
 pub struct Node {
@@ -48,19 +50,23 @@ struct State {
     closing: HashMap<ConnectionId, Vec<oneshot::Sender<()>>>,
     identifying: HashMap<PeerId, Vec<oneshot::Sender<identify::Info>>>,
     queries: Queries,
+    inboxes: Inboxes,
 }
 
 impl Node {
     /// `record`: let identify send a signed peer record, which is in libp2p's older format.
     /// `dht`: what to be in the Kademlia network of that protocol.
+    /// `policy`: how messages of pubsub are signed, if there is pubsub.
     pub fn new(
         key: identity::Keypair, record: bool, dht: Option<(Mode, StreamProtocol)>,
+        policy: Option<&str>,
     ) -> Result<Node, Fault> {
         let muxer = || {
             let mut config = yamux::Config::default();
             config.set_max_num_streams(MOST_STREAMS);
             config
         };
+        let pubsub = policy.map(|policy| pubsub::behaviour(&key, policy)).transpose()?;
         let swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, muxer)?
@@ -76,7 +82,8 @@ impl Node {
                 let streams = streams::Behaviour::default();
                 let id = key.public().to_peer_id();
                 let dht = dht.map(|(mode, protocol)| dht::behaviour(id, mode, protocol));
-                Protocols { identify: identify::Behaviour::new(config), streams, dht: dht.into() }
+                let identify = identify::Behaviour::new(config);
+                Protocols { identify, streams, dht: dht.into(), pubsub: pubsub.into() }
             })?
             .with_swarm_config(|config| {
                 config
@@ -124,6 +131,7 @@ impl Node {
         if let Some(dht) = self.swarm.behaviour_mut().dht.as_mut() {
             dht::on_event(dht, &mut self.state.queries, &event);
         }
+        pubsub::on_event(&mut self.state.inboxes, &event);
         self.state.on_event(event);
     }
 }
@@ -237,6 +245,21 @@ impl Handle {
             node.swarm.behaviour_mut().streams.open(peer, over, protocols, answer);
         });
         Ok(open.await??)
+    }
+
+    /// Do something with pubsub.
+    pub async fn pubsub<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut gossipsub::Behaviour, &mut Inboxes) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.ask(|node, answer| {
+            let result = match node.swarm.behaviour_mut().pubsub.as_mut() {
+                Some(router) => job(router, &mut node.state.inboxes),
+                None => Err("started without --pubsub".into()),
+            };
+            let _ = answer.send(result);
+        })
+        .await?
     }
 
     /// Do something with the Kademlia network.
