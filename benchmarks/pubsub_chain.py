@@ -1,6 +1,6 @@
 """Nodes in memory, over real noise and yamux, one message at a time: what one of them spends.
 
-    source --> middle --> sinks        time counts only while the middle is at work
+source --> middle --> sinks        time counts only while the middle is at work
 """
 
 from time import process_time

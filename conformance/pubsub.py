@@ -40,10 +40,18 @@ class Plan:
     more: dict[str, int] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     """What peers may be unable to do."""
+    keys: tuple[str, ...] = ("ed25519",)
 
 
 PLANS = (
-    Plan("gossipsub", "sign", {"signed": SIZES, "1 MiB": (MIB,)}, 3, {"go": 4, "rust": 4}),
+    Plan(
+        "gossipsub",
+        "sign",
+        {"signed": SIZES, "1 MiB": (MIB,)},
+        count=3,
+        more={"go": 4, "rust": 4},
+        keys=("ed25519", "rsa", "secp256k1"),
+    ),
     Plan("gossipsub", "unsigned", {"unsigned": SIZES}, needs=("pubsub unsigned",)),
     Plan("gossipsub", "nosign", {"anonymous": SIZES}),
     Plan("floodsub", "sign", {"floodsub": SIZES}, needs=("floodsub",)),
@@ -95,7 +103,7 @@ class Run:
         for kind in self._kinds:
             if kind not in able:
                 self._skip(kind, columns[0], kind.cannot(*plan.needs))
-        network = Network(able, plan.router, plan.policy, plan.count, plan.more)
+        network = Network(able, plan.router, plan.policy, plan.count, plan.more, plan.keys)
         self._progress.now(f"starting the network: {columns[0]}")
         try:
             async with network.running():

@@ -39,11 +39,11 @@ class Kind:
         reasons = self.built.spec.cannot
         return next((f"{self.name}: {reasons[word]}" for word in words if word in reasons), "")
 
-    async def start(self, router: str, policy: str, label: str = "") -> Peer:
+    async def start(self, router: str, policy: str, label: str = "", key: str = "ed25519") -> Peer:
         """One more process."""
         runtime = ("--runtime", self.runtime) if self.runtime else ()
         extra = (*runtime, "--pubsub", router, "--pubsub-policy", policy)
-        return await Peer.start(self.built, extra=extra, label=label or self.name)
+        return await Peer.start(self.built, key=key, extra=extra, label=label or self.name)
 
 
 def kinds_of(built: dict[str, Built]) -> list[Kind]:
@@ -73,6 +73,8 @@ class Network:
     count: int = 2
     more: dict[str, int] = field(default_factory=dict)
     """How many there are of a program, if not ``count``."""
+    keys: tuple[str, ...] = ("ed25519",)
+    """Kinds of their keys, in turn."""
     nodes: list[Node] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Node]:
@@ -99,7 +101,8 @@ class Network:
         async def start(kind: Kind, number: int) -> Node:
             async with slots:
                 label = f"{kind.name} {number}"
-                node = Node(kind.name, await kind.start(self.router, self.policy, label))
+                key = self.keys[number % len(self.keys)]
+                node = Node(kind.name, await kind.start(self.router, self.policy, label, key))
                 self.nodes.append(node)
                 await node.peer.call("pubsub_subscribe", topic=TOPIC)
                 return node

@@ -93,6 +93,7 @@ class Member:
         self._perf_size = perf_size
         self._server: Any = None
         self._speaker: Any = None
+        self._messages: Any = None
         self.times: list[float] = []
         """When each message was published, or came."""
         self._jobs: SimpleQueue[Callable[[BaseHost[Any]], Awaitable[Any]] | None] = SimpleQueue()
