@@ -8,9 +8,9 @@ python benchmarks/pubsub.py --full             the published sizes, hours
 python benchmarks/pubsub.py --strict           exit code 1 if a target is missed
 
 tables, idontwant, attacks and thousand run whole nodes in the simulator (pubsub_network.py,
-pubsub_attacks.py), steady, forward and race over sockets (pubsub_mesh.py),
-forward also in memory (pubsub_chain.py). +- is half of the 95 %
-confidence interval over the seeds (Student's t). Times are CPU seconds unless they are virtual.
+pubsub_attacks.py), steady, race and forward over sockets (pubsub_mesh.py), forward in memory too
+(pubsub_chain.py). +- is half of the 95 % confidence interval over the seeds (Student's t). Times
+are CPU seconds unless they are virtual.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import gc
 import os
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -456,7 +456,7 @@ def _log(text: str) -> None:
 
 
 @asynccontextmanager
-async def worker(name: str, nodes: int) -> Any:
+async def worker(name: str, nodes: int) -> AsyncIterator[Any]:
     """A running worker."""
     import sides
 

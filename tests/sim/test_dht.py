@@ -102,11 +102,9 @@ def test_what_one_provides_all_others_find(net: Net) -> None:
 
 
 def test_a_public_key_is_put_and_got(net: Net) -> None:
-    from anyp2p_core import multihash
-
     owner = net.hosts[3]
     value = owner.node.key.public.encode()
-    name = b"/pk/" + multihash.sha2_256(value)
+    name = b"/pk/" + bytes(owner.peer_id)
 
     async def put() -> int:
         return len((await owner.dht.put(name, value)).holders)
