@@ -39,10 +39,18 @@ class Kind:
         reasons = self.built.spec.cannot
         return next((f"{self.name}: {reasons[word]}" for word in words if word in reasons), "")
 
-    async def start(self, router: str, policy: str, label: str = "", key: str = "ed25519") -> Peer:
+    async def start(
+        self,
+        router: str,
+        policy: str,
+        *,
+        label: str = "",
+        key: str = "ed25519",
+        score: str = "off",
+    ) -> Peer:
         """One more process."""
         runtime = ("--runtime", self.runtime) if self.runtime else ()
-        extra = (*runtime, "--pubsub", router, "--pubsub-policy", policy)
+        extra = (*runtime, "--pubsub", router, "--pubsub-policy", policy, "--pubsub-score", score)
         return await Peer.start(self.built, key=key, extra=extra, label=label or self.name)
 
 
@@ -102,7 +110,9 @@ class Network:
             async with slots:
                 label = f"{kind.name} {number}"
                 key = self.keys[number % len(self.keys)]
-                node = Node(kind.name, await kind.start(self.router, self.policy, label, key))
+                node = Node(
+                    kind.name, await kind.start(self.router, self.policy, label=label, key=key)
+                )
                 self.nodes.append(node)
                 await node.peer.call("pubsub_subscribe", topic=TOPIC)
                 return node

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from cells import CellFailed, expect
+from dht_cells import Differs
 from peer import Peer
 from pubsub_network import Kind
 from pubsub_probe import Probe, declined, probes, pruned, sent, told
@@ -25,6 +26,8 @@ SILENCE = 1.5
 """Seconds after which what has not come does not come: more than a heartbeat."""
 GRAFTS = 2
 """In backoff, the second one so soon that it counts twice: 10 below zero."""
+DIALING = 4.0
+ECHO = 0.3
 FORGERIES = 4
 GRAYLIST = -80
 POLL = 0.05
@@ -147,7 +150,10 @@ async def px_taken(subject: Subject) -> str:
         async def connected() -> bool:
             return subject.peer.id in map(str, other.host.peers)
 
-        await until("a connection to the peer that was named", connected)
+        try:
+            await until("a connection to the peer that was named", connected, DIALING)
+        except CellFailed as error:
+            raise Differs(str(error)) from None
     return ""
 
 
@@ -169,6 +175,20 @@ async def idontwant(subject: Subject) -> str:
         expect(await subject.has(b"other" * (LARGE // 5)), "the message was lost")
         await asyncio.sleep(SILENCE)
         expect(not taker.has(sent(unwanted)), "a message came that was not wanted")
+    return ""
+
+
+async def no_echo(subject: Subject) -> str:
+    """A message that comes by way of somebody else is not sent back to its author."""
+    async with probes(3) as (author, giver, taker):
+        await _join(subject, author, giver, taker)
+        message = author.message(subject.topic, b"echo")
+        await giver.publish(message)
+        await taker.find("message", sent(message))
+        await asyncio.sleep(ECHO)
+        expect(not giver.has(sent(message)), "the message came back to its sender")
+        if author.has(sent(message)):
+            raise Differs("the message came back to its author")
     return ""
 
 
@@ -227,6 +247,7 @@ COLUMNS: dict[str, Callable[[Subject], Awaitable[str]]] = {
     "backoff": backoff,
     "PX given": px_given,
     "PX taken": px_taken,
+    "no echo": no_echo,
     "gossip": gossip,
     "IDONTWANT": idontwant,
     "graylist": graylist,

@@ -293,6 +293,7 @@ func main() {
 	dhtProtocol := flag.String("dht-protocol", "/ipfs/kad/1.0.0", "name of the DHT's protocol")
 	router := flag.String("pubsub", "off", "off, gossipsub or floodsub")
 	policy := flag.String("pubsub-policy", "sign", "sign, unsigned or nosign")
+	score := flag.String("pubsub-score", "off", "off or on")
 	flag.Parse()
 	if *muxers != "yamux" || *security != "noise" {
 		log.Fatal("this peer speaks noise and yamux only")
@@ -308,7 +309,7 @@ func main() {
 	if err = n.startDHT(*dhtMode, *dhtProtocol); err != nil {
 		log.Fatal(err)
 	}
-	if err = n.startPubSub(*router, *policy); err != nil {
+	if err = n.startPubSub(*router, *policy, *score == "on"); err != nil {
 		log.Fatal(err)
 	}
 	addresses, err := peer.AddrInfoToP2pAddrs(&peer.AddrInfo{ID: n.ID(), Addrs: n.Addrs()})

@@ -54,11 +54,12 @@ type received struct {
 }
 
 // startPubSub makes the router; "off" does nothing.
-func (n *node) startPubSub(router, policy string) (err error) {
+func (n *node) startPubSub(router, policy string, scored bool) (err error) {
 	if router == "off" {
 		return nil
 	}
 	b := &broadcast{
+		scored: scored && router == "gossipsub",
 		topics: map[string]*pubsub.Topic{}, received: map[string]*inbox{},
 		mesh: map[string]map[peer.ID]bool{}, scores: map[peer.ID]float64{},
 	}
@@ -87,11 +88,9 @@ func (n *node) startPubSub(router, policy string) (err error) {
 	case "floodsub":
 		b.PubSub, err = pubsub.NewFloodSub(context.Background(), n.Host, options...)
 	case "gossipsub":
-		b.scored = true
-		options = append(options,
-			pubsub.WithFloodPublish(true),
-			pubsub.WithPeerExchange(true),
-			pubsub.WithPeerScore(
+		options = append(options, pubsub.WithFloodPublish(true), pubsub.WithPeerExchange(true))
+		if b.scored {
+			options = append(options, pubsub.WithPeerScore(
 				&pubsub.PeerScoreParams{
 					SkipAtomicValidation:      true,
 					Topics:                    map[string]*pubsub.TopicScoreParams{},
@@ -105,7 +104,8 @@ func (n *node) startPubSub(router, policy string) (err error) {
 				&pubsub.PeerScoreThresholds{
 					GossipThreshold: -10, PublishThreshold: -50, GraylistThreshold: -80,
 				}),
-			pubsub.WithPeerScoreInspect(b.inspect, 100*time.Millisecond))
+				pubsub.WithPeerScoreInspect(b.inspect, 100*time.Millisecond))
+		}
 		b.PubSub, err = pubsub.NewGossipSub(context.Background(), n.Host, options...)
 	default:
 		err = fmt.Errorf("unknown router %s of --pubsub", router)

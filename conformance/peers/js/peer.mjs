@@ -328,7 +328,8 @@ const { values: options } = parseArgs({
     dht: { type: 'string', default: 'off' },
     'dht-protocol': { type: 'string', default: '/ipfs/kad/1.0.0' },
     pubsub: { type: 'string', default: 'off' },
-    'pubsub-policy': { type: 'string', default: 'sign' }
+    'pubsub-policy': { type: 'string', default: 'sign' },
+    'pubsub-score': { type: 'string', default: 'off' }
   }
 })
 if (!Object.hasOwn(KEYS, options.key)) throw new Error(`unknown key type ${options.key}`)
@@ -336,6 +337,7 @@ if (options.muxers !== 'yamux' || options.security !== 'noise') {
   throw new Error('this peer speaks noise and yamux only')
 }
 
+const scored = options['pubsub-score'] === 'on'
 const { version } = JSON.parse(readFileSync(new URL('./node_modules/libp2p/package.json', import.meta.url)))
 const agent = `conformance-js/${version}`
 const node = await createLibp2p({
@@ -360,12 +362,12 @@ const node = await createLibp2p({
     identifyPush: identifyPush({ maxInboundStreams: MANY }),
     ping: ping({ maxInboundStreams: MANY, timeout: COMMAND_TIMEOUT }),
     ...dhtServices(options.dht, options['dht-protocol']),
-    ...pubsubServices(options.pubsub, options['pubsub-policy'])
+    ...pubsubServices(options.pubsub, options['pubsub-policy'], scored)
   },
   start: false
 })
 
-Object.assign(commands, dhtCommands(node), pubsubCommands(node, pattern))
+Object.assign(commands, dhtCommands(node), pubsubCommands(node, pattern, scored))
 
 // Identify runs on every new connection from here, so that the command can wait for its end.
 const identifying = new WeakMap() // connection -> promise

@@ -20,7 +20,7 @@ function messageId (message) {
 }
 
 /** The service, or nothing when the router is "off". */
-export function pubsubServices (router, policy) {
+export function pubsubServices (router, policy, scored) {
   if (router === 'off') return {}
   const globalSignaturePolicy = POLICIES[policy]
   if (globalSignaturePolicy == null) throw new Error(`unknown --pubsub-policy ${policy}`)
@@ -38,7 +38,7 @@ export function pubsubServices (router, policy) {
         topicScoreCap: 0,
         appSpecificWeight: 0,
         IPColocationFactorWeight: 0,
-        behaviourPenaltyWeight: -10,
+        behaviourPenaltyWeight: scored ? -10 : 0,
         behaviourPenaltyThreshold: 2,
         behaviourPenaltyDecay: 0.9,
         decayInterval: 1000,
@@ -77,7 +77,7 @@ const TOPIC_SCORE = {
 }
 
 /** The commands of a node that was made with pubsubServices(). */
-export function pubsubCommands (node, pattern) {
+export function pubsubCommands (node, pattern, scored) {
   const pubsub = node.services.pubsub
   if (pubsub == null) return {}
   const received = new Map() // topic -> author and hash -> what came
@@ -97,7 +97,7 @@ export function pubsubCommands (node, pattern) {
     pubsub_subscribe: async c => {
       // The library takes its parameters at the start only; they count for a topic that is there.
       const params = pubsub.score?.params
-      if (params != null) params.topics[c.topic] = TOPIC_SCORE
+      if (scored && params != null) params.topics[c.topic] = TOPIC_SCORE
       received.set(c.topic, new Map())
       pubsub.subscribe(c.topic)
     },

@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--dht-protocol", default="/ipfs/kad/1.0.0")
     parser.add_argument("--pubsub", default="off", choices=["off", "gossipsub", "floodsub"])
     parser.add_argument("--pubsub-policy", default="sign", choices=["sign", "unsigned", "nosign"])
+    parser.add_argument("--pubsub-score", default="off", choices=["off", "on"])
     options = parser.parse_args()
     options.listen = options.listen or ["/ip4/127.0.0.1/tcp/0"]
     for package in ("anyp2p", options.runtime):

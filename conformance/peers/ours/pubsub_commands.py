@@ -41,7 +41,7 @@ THRESHOLDS = Thresholds(gossip=-10, publish=-50, graylist=-80)
 
 
 def make_pubsub(options: Namespace) -> Router | None:
-    """The router that --pubsub and --pubsub-policy name."""
+    """The router that --pubsub, --pubsub-policy and --pubsub-score name."""
     if options.pubsub == "off":
         return None
     policy = POLICIES[options.pubsub_policy]
@@ -53,7 +53,7 @@ def make_pubsub(options: Namespace) -> Router | None:
             max_rpc=MAX_RPC,
             max_queue_bytes=MAX_QUEUE,
             px=True,
-            score=SCORE,
+            score=SCORE if options.pubsub_score == "on" else None,
             thresholds=THRESHOLDS,
         )
     )

@@ -33,6 +33,7 @@ struct Options {
     dht_protocol: StreamProtocol,
     pubsub: bool,
     pubsub_policy: String,
+    pubsub_score: bool,
 }
 
 fn main() {
@@ -50,7 +51,7 @@ fn start() -> Result<(), Fault> {
             generate(&options.key)?,
             options.record,
             options.dht.map(|mode| (mode, options.dht_protocol)),
-            options.pubsub.then_some(options.pubsub_policy.as_str()),
+            options.pubsub.then_some((options.pubsub_policy.as_str(), options.pubsub_score)),
         )?;
         let addresses = node.listen(options.listen).await?;
         emit(json!({
@@ -77,6 +78,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Fault
         dht_protocol: PROTOCOL_NAME,
         pubsub: false,
         pubsub_policy: "sign".into(),
+        pubsub_score: false,
     };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
@@ -90,6 +92,7 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Fault
             ("--dht-protocol", _) => options.dht_protocol = StreamProtocol::try_from_owned(value)?,
             ("--pubsub", "off" | "gossipsub") => options.pubsub = value == "gossipsub",
             ("--pubsub-policy", _) => options.pubsub_policy = value,
+            ("--pubsub-score", "off" | "on") => options.pubsub_score = value == "on",
             ("--muxers", "yamux") | ("--security", "noise") => {}
             _ => Err(format!("cannot do {name} {value}"))?,
         }

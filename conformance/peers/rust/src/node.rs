@@ -56,17 +56,18 @@ struct State {
 impl Node {
     /// `record`: let identify send a signed peer record, which is in libp2p's older format.
     /// `dht`: what to be in the Kademlia network of that protocol.
-    /// `policy`: how messages of pubsub are signed, if there is pubsub.
+    /// `pubsub`: how its messages are signed, and whether peers are scored.
     pub fn new(
         key: identity::Keypair, record: bool, dht: Option<(Mode, StreamProtocol)>,
-        policy: Option<&str>,
+        pubsub: Option<(&str, bool)>,
     ) -> Result<Node, Fault> {
         let muxer = || {
             let mut config = yamux::Config::default();
             config.set_max_num_streams(MOST_STREAMS);
             config
         };
-        let pubsub = policy.map(|policy| pubsub::behaviour(&key, policy)).transpose()?;
+        let router = |(policy, scored)| pubsub::behaviour(&key, policy, scored);
+        let pubsub = pubsub.map(router).transpose()?;
         let swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
             .with_tcp(tcp::Config::default(), noise::Config::new, muxer)?

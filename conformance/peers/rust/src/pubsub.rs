@@ -36,7 +36,7 @@ pub struct Received {
 }
 
 /// `policy`: sign, unsigned or nosign.
-pub fn behaviour(key: &Keypair, policy: &str) -> Result<Behaviour> {
+pub fn behaviour(key: &Keypair, policy: &str, scored: bool) -> Result<Behaviour> {
     let mut config = ConfigBuilder::default();
     config
         .max_transmit_size(MAX_RPC)
@@ -79,7 +79,9 @@ pub fn behaviour(key: &Keypair, policy: &str) -> Result<Behaviour> {
         accept_px_threshold: 0.0,
         opportunistic_graft_threshold: 0.0,
     };
-    router.with_peer_score(params, thresholds)?;
+    if scored {
+        router.with_peer_score(params, thresholds)?;
+    }
     Ok(router)
 }
 
@@ -133,7 +135,8 @@ pub async fn perform(node: &Handle, name: &str, command: &Value) -> Result<Value
     match name {
         "pubsub_subscribe" => {
             node.pubsub(move |router, inboxes| {
-                router.set_topic_params(topic.clone(), topic_score())?;
+                // An error says that there is no scoring.
+                let _ = router.set_topic_params(topic.clone(), topic_score());
                 inboxes.insert(text, Vec::new());
                 router.subscribe(&topic)?;
                 Ok(json!({}))
