@@ -285,13 +285,13 @@ def idontwant(options: Options) -> None:
 
 # The attacks.
 
+# As others quote them, of 1,000 honest nodes at 120 messages per second.
 PAPER = {
-    ("baseline", False): "p99 0.13 s",
     ("eclipse-all", False): "0 lost, p99 0.141 s",
     ("eclipse-all", True): "10 % lost, max 50 s",
     ("cold-boot", False): "0 lost, p99 0.205 s",
     ("cold-boot", True): "4 % lost, p99 10 s",
-    ("covert", False): "0 lost, p99 0.197 s",
+    ("covert", False): "p99 0.197 s",
     ("covert", True): "p99 > 15 s",
 }
 
@@ -320,7 +320,8 @@ def attacks(options: Options) -> None:
     runs = [(name, seed, is_plain, size) for name, is_plain in rows for seed in seeds]
     results = options.each(attack_run, runs)
     lost_of_all = 0
-    slowest = 0.0
+    joined: dict[str, float] = {}
+    full: dict[str, float] = {}
     for place, (name, is_plain) in enumerate(rows):
         found: list[Outcome] = results[place * len(seeds) : (place + 1) * len(seeds)]
         show(
@@ -335,10 +336,14 @@ def attacks(options: Options) -> None:
         )
         if not is_plain:
             lost_of_all += sum(one.lost for one in found)
-            slowest = max(slowest, *(one.joined for one in found))
+            joined[name] = max(one.joined for one in found)
+            full[name] = max(one.full for one in found)
     figure("attacks, delivery to honest nodes", "100 %", f"{lost_of_all} deliveries lost",
            not lost_of_all)  # fmt: skip
-    figure("attacks, mesh rebuilt", "within 120 virtual s", f"{slowest:.0f} s", slowest <= 120.0)
+    for what, seconds in (("joined", joined), ("full", full)):
+        late = [name for name, value in seconds.items() if value > 120.0]
+        measured = f"not in {', '.join(late)}" if late else f"{max(seconds.values()):.0f} s"
+        figure(f"attacks, mesh rebuilt: {what}", "within 120 virtual s", measured, not late)
 
 
 # What messages cost.

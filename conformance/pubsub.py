@@ -6,15 +6,18 @@ interop.py runs it after the DHT. README.md says what the columns are.
 """
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pubsub_wire
 from building import Built
 from cells import CellFailed
 from dht_cells import Differs
+from network import OWN
 from peer import Peer, PeerFailed
 from pubsub_cells import MIB, SIZES, Round
 from pubsub_network import Kind, Network, Node, kinds_of
@@ -59,7 +62,16 @@ PLANS = (
 )
 ONE_EACH = ("1 MiB",)
 """Columns in which one node of each kind publishes."""
-COLUMNS = (*(name for plan in PLANS for name in plan.columns), *pubsub_wire.COLUMNS)
+SCRIPTS = ("simple-fanout", "subnet-blob-msg")
+SCRIPT_NODES = {"simulator": 32, "sockets": 16}
+SCRIPT_SPEED = 30
+"""How much faster than they say scripts run on sockets: each takes 12 s."""
+SCRIPT_TIMEOUT = 60.0
+COLUMNS = (
+    *(name for plan in PLANS for name in plan.columns),
+    *pubsub_wire.COLUMNS,
+    *SCRIPTS,
+)
 
 KNOWN = {
     ("no echo", "js"): "js peers send messages back to their authors, for which others lower their"
@@ -82,6 +94,8 @@ async def run_networks(
                 await run.network(plan)
         if any(name in columns for name in pubsub_wire.COLUMNS):
             await run.alone()
+        if OWN in built:
+            await run.scripts()
     finally:
         progress.clear()
     return run.results
@@ -199,6 +213,40 @@ class Run:
         except (KeyError, TypeError, ValueError) as error:
             return f"an answer that does not follow the protocol: {error!r}"
         return ""
+
+    async def scripts(self) -> None:
+        """The scripts of the gossipsub interop tests, which only our own nodes play."""
+        self._progress.now("playing scripts")
+        chosen = [(name, on) for name in SCRIPTS if name in self._columns for on in SCRIPT_NODES]
+        await asyncio.gather(*(self._script(name, on) for name, on in chosen))
+
+    async def _script(self, name: str, on: str) -> None:
+        result = Result(OWN, on, "", name, FAIL)
+        words = ["--on", on, "--nodes", str(SCRIPT_NODES[on]), "--speed", str(SCRIPT_SPEED)]
+        program = Path(__file__).with_name("scripts.py")
+        started = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(program), name, *words),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            async with asyncio.timeout(SCRIPT_TIMEOUT):
+                output, _ = await process.communicate()
+        except TimeoutError:
+            result.reason = f"not done within {SCRIPT_TIMEOUT:.0f} s"
+        else:
+            lines = output.decode(errors="replace").splitlines() or ["no output"]
+            if process.returncode:
+                result.reason = lines[-1]
+            else:
+                result.outcome = OK
+                result.remark = lines[-1].partition(": ")[2]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+        result.seconds = time.monotonic() - started
+        self.add(result)
 
     def _show_stderr(self, peers: "Iterator[Peer] | list[Peer]") -> None:
         for peer in peers:

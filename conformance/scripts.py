@@ -157,8 +157,8 @@ class Sockets:
         asyncio.run(play())
 
 
-def judge(log: Log) -> tuple[list[str], str]:
-    """What is wrong, and what was measured."""
+def judge(log: Log, speed: float) -> tuple[list[str], str]:
+    """What is wrong, and what was measured. ``speed``: script seconds in one of the clock."""
     wrong = []
     delays = []
     for number, (author, topic, published) in sorted(log.published.items()):
@@ -172,7 +172,7 @@ def judge(log: Log) -> tuple[list[str], str]:
         again = [node for node, times in got.items() if len(times) > 1]
         if again:
             wrong.append(f"message {number} came more than once to {again[:8]}")
-        delays += [times[0] - published for times in got.values()]
+        delays += [(times[0] - published) / speed for times in got.values()]
     if not delays:
         return ["no messages"], ""
     p50, most = statistics.median(delays), max(delays)
@@ -195,10 +195,12 @@ def main() -> int:
     else:
         script = scenario(options.scenario, options.nodes, random.Random(options.seed))
     log = Log()
-    place = Simulated(options.seed) if options.on == "simulator" else Sockets(options.speed)
+    place: Simulated | Sockets = Simulated(options.seed)
+    if options.on == "sockets":
+        place = Sockets(options.speed)
     started = time.monotonic()
     place.run([Player(place, number, script, log) for number in range(options.nodes)])
-    wrong, measured = judge(log)
+    wrong, measured = judge(log, options.speed if options.on == "sockets" else 1.0)
     name = options.scenario or options.params.name
     print(f"{name}: {options.nodes} nodes, {options.on}, {measured}", end="; ")
     print(f"took {time.monotonic() - started:.1f} s")
