@@ -455,6 +455,10 @@ class PubSub(Service):
                 return
             message_id = found
         message.id = message_id
+        if message.from_ == self._own:
+            if message_id not in self.seen:  # else an echo: js peers send us our own messages back
+                self._reject(message, SELF_ORIGIN, now)
+            return
         if message_id in self.seen:
             if self._tracer is not None:
                 self._tracer.duplicate(message, now)
@@ -488,10 +492,7 @@ class PubSub(Service):
             author = message.author
             if author is not None and blacklist(author):
                 return BLACKLISTED_SOURCE
-        objection = self._signing.objection(message, topic.policy)
-        if objection is None and message.from_ == self._own:
-            return SELF_ORIGIN
-        return objection
+        return self._signing.objection(message, topic.policy)
 
     def _may_verify(self, peer: Peer, now: float) -> bool:
         """Whether a peer has not sent too many bad signatures of late."""

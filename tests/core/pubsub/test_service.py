@@ -214,6 +214,16 @@ def test_messages_under_our_name():
     assert data_of(member) == [] and reasons(traced) == ["self originated message"]
 
 
+def test_our_own_messages_may_come_back():
+    net, member, mock, traced = pair()
+    member.pubsub.publish("t", b"echoed", net.now)
+    net.run()
+    (message,) = mock.messages()
+    tell(net, mock, message)
+    assert data_of(member) == [] and reasons(traced) == []
+    assert len(mock.messages()) == 1
+
+
 def test_bad_signatures_are_not_checked_for_ever():
     net, member, mock, traced = pair(bad_signatures_burst=3, bad_signatures_rate=1.0)
     counting = Counting(member)
