@@ -168,7 +168,7 @@ def tables(options: Options) -> None:
         "gossipsub 1.0, each node dials 20, D 6/4/12, 5 sources, 60 messages at 1/s, links of\n"
         "  10-150 ms: RPCs by kind, deliveries by virtual delay. Published: one run each"
     )
-    show("", *COLUMNS)
+    show("", *COLUMNS, width=17)
     default = {250: 3, 500: 2, 1000: 1}
     runs = [
         (size, seed, False)
@@ -181,15 +181,19 @@ def tables(options: Options) -> None:
     for (size, _, shipped), (cells, _) in zip(runs, results, strict=True):
         found.setdefault((size, shipped), []).append(cells)
     for size, published in PUBLISHED.items():
-        show(f"N = {size:,} published", *(f"{one:,}" for one in published))
+        show(f"N = {size:,} published", *(f"{one:,}" for one in published), width=17)
         samples = found[size, False]
-        show(f"  ours, {len(samples)} seeds", *map(_cell, zip(*samples, strict=True)))
+        show(f"  ours, {len(samples)} seeds", *map(_cell, zip(*samples, strict=True)), width=17)
         columns = zip(*samples, strict=True)
         ratios = [mean(one) / other for one, other in zip(columns, published, strict=True)]
-        show("  ours / published", *(f"{ratio:.3f}" for ratio in ratios))
+        show("  ours / published", *(f"{ratio:.3f}" for ratio in ratios), width=17)
         if (size, True) in found:
             samples = found[size, True]
-            show(f"  as shipped, {len(samples)} seeds", *map(_cell, zip(*samples, strict=True)))
+            show(
+                f"  as shipped, {len(samples)} seeds",
+                *map(_cell, zip(*samples, strict=True)),
+                width=17,
+            )
         off = max(abs(ratio - 1) for ratio in ratios[:2])
         figure(f"table of N = {size}, message and IHAVE", "within 5 %", f"{off:.1%} off",
                off <= 0.05)  # fmt: skip

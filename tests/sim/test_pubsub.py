@@ -16,7 +16,7 @@ from anyp2p_core.pubsub import presets
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pubsub_network import PORT, TOPIC, Net, address
+from pubsub_hosts import PORT, TOPIC, Net, address
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_somebody_outside_of_the_topic(net: Net) -> None:
 
 
 def test_the_digest_does_not_depend_on_the_process() -> None:
-    program = str(Path(__file__).parent / "pubsub_network.py")
+    program = str(Path(__file__).parent / "pubsub_hosts.py")
     digests = []
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}

@@ -1,6 +1,6 @@
 """Networks that publish and subscribe in a simulated world, and what must hold in them.
 
-python pubsub_network.py prints the digest of one
+python pubsub_hosts.py prints the digest of one
 """
 
 from collections import Counter
