@@ -15,7 +15,7 @@ from building import Built
 from cells import CellFailed
 from dht_alone import KNOWN
 from dht_cells import Differs, Pair, Untried
-from network import OWN_RUNTIMES, Kind, Network
+from network import OWN, OWN_RUNTIMES, Kind, Network
 from peer import PeerFailed
 from report import FAIL, OK, SKIP, Progress, Result, Suite
 
@@ -102,6 +102,8 @@ class Run:
             again = f"again: {second}" if second != first else "twice"
             result.reason = f"{first} ({again})" if second else f"flaky: {first} (rerun: ok)"
             result.outcome = FAIL
+            if OWN not in (pair.who.program, pair.other.program) and not alone:
+                result.outcome, result.reason = SKIP, f"neither is ours: {result.reason}"
         elif result.outcome == UNTRIED:
             result.outcome, result.reason = SKIP, first
         elif result.outcome == SKIP:

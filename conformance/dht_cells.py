@@ -19,7 +19,7 @@ from anyp2p_core.crypto import KeyType
 
 SPREAD = 0.15
 """Seconds after which provider records have arrived: ADD_PROVIDER has no answer."""
-TABLES_TIMEOUT = 15.0
+TABLES_TIMEOUT = 30.0
 """Seconds until every node must know most servers."""
 JOIN_TIMEOUT = 10.0
 REFRESHING = 4

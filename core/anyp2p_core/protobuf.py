@@ -133,7 +133,7 @@ class Schema(Generic[Message]):
                 if not value:
                     if value is None:
                         if presence == _REQUIRED:
-                            name = self._names[_read_varint(tag, 0)[0] >> 3]
+                            name = self._names[read_varint(tag, 0)[0] >> 3]
                             raise LocalError(f"{name} is missing")
                         continue
                     if presence >= _IMPLICIT:
@@ -190,7 +190,7 @@ class Schema(Generic[Message]):
                 start = pos + 1
                 pos = data[pos]
                 if pos > 0x7F:
-                    pos, start = _read_varint(data, start - 1)
+                    pos, start = read_varint(data, start - 1)
                 pos += start
                 if pos > end:
                     raise DecodeError(f"a field of {self._make.__name__} is cut off")
@@ -240,7 +240,7 @@ class Schema(Generic[Message]):
 
     def _read_tag(self, data: bytes, pos: int) -> tuple[_Reader | None, int]:
         """Reads a tag that is unknown or longer than a byte, and the whole field if unknown."""
-        tag, pos = _read_varint(data, pos)
+        tag, pos = read_varint(data, pos)
         if tag in self._readers:
             return self._readers[tag], pos
         number, wire = tag >> 3, tag & 7
@@ -249,11 +249,11 @@ class Schema(Generic[Message]):
         if not 0 < number <= _MAX_NUMBER:
             raise DecodeError(f"{number} is not a field number")
         if wire == 0:
-            return None, _read_varint(data, pos)[1]
+            return None, read_varint(data, pos)[1]
         if wire == 1:
             return None, pos + 8
         if wire == 2:
-            size, pos = _read_varint(data, pos)
+            size, pos = read_varint(data, pos)
             return None, pos + size
         if wire == 5:
             return None, pos + 4
@@ -345,8 +345,11 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(data: bytes, pos: int) -> tuple[int, int]:
-    """A number of at most 64 bits, however many bytes up to ten it was written with."""
+def read_varint(data: bytes, pos: int) -> tuple[int, int]:
+    """A number of at most 64 bits, however many bytes up to ten it was written with, and its end.
+
+    IndexError if it is cut off.
+    """
     value = data[pos]
     if value < 0x80:
         return value, pos + 1
@@ -368,7 +371,7 @@ def _read_number(kind: int, data: bytes, pos: int) -> tuple[int, int]:
         return int.from_bytes(data[pos : pos + 8], "little"), pos + 8
     if kind == _FIXED32:
         return int.from_bytes(data[pos : pos + 4], "little"), pos + 4
-    value, pos = _read_varint(data, pos)
+    value, pos = read_varint(data, pos)
     return (value != 0 if kind == _BOOL else value), pos
 
 

@@ -4,9 +4,7 @@ for provider in host.dht.find_providers("bafybei..."):
     ...
 """
 
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 from anyp2p_core.kad.events import (
     DhtClosestFound,
@@ -23,18 +21,20 @@ from anyp2p_core.kad.table import Health, Table
 from anyp2p_core.peer_id import PeerId
 
 from .dht import Content, Dht as BaseDht, Mode, Search as BaseSearch
+from .gevent_iterator import Blocking
 from .gevent_loop import finish
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Search(Generic[T, R]):
+class Search(Blocking[T], Generic[T, R]):
     """What a search finds, as it is found. Leaving ``with``, or ``close``, ends it."""
 
     __slots__ = ("_search",)
 
     def __init__(self, search: BaseSearch[T, R]) -> None:
+        super().__init__(search)
         self._search = search
 
     @property
@@ -55,26 +55,6 @@ class Search(Generic[T, R]):
     def close(self) -> None:
         """End the search. Harmless when repeated, and when it is over."""
         finish(self._search.aclose())
-
-    def __iter__(self) -> Iterator[T]:
-        return self
-
-    def __next__(self) -> T:
-        try:
-            return finish(self._search.__anext__())
-        except StopAsyncIteration:
-            raise StopIteration from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Dht:

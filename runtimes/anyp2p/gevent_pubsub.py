@@ -5,24 +5,22 @@ with host.pubsub.subscribe("news") as messages:
         ...
 """
 
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
-
 from anyp2p_core.peer_id import PeerId
 
+from .gevent_iterator import Blocking
 from .gevent_loop import finish
 from .pubsub import PubSub as BasePubSub, Subscription as BaseSubscription, Verdict
 from .pubsub_messages import MAX_BYTES, MAX_MESSAGES, Drop, Message
 from .pubsub_validators import LIMIT, PlainValidator
 
 
-class Subscription:
+class Subscription(Blocking[Message]):
     """The messages of a topic. Leaving ``with``, or ``close``, leaves the topic."""
 
     __slots__ = ("_subscription",)
 
     def __init__(self, subscription: BaseSubscription) -> None:
+        super().__init__(subscription)
         self._subscription = subscription
 
     def __repr__(self) -> str:
@@ -51,26 +49,6 @@ class Subscription:
     def close(self) -> None:
         """Leave the topic. Harmless when repeated."""
         finish(self._subscription.close())
-
-    def __iter__(self) -> Iterator[Message]:
-        return self
-
-    def __next__(self) -> Message:
-        try:
-            return finish(self._subscription.__anext__())
-        except StopAsyncIteration:
-            raise StopIteration from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class PubSub:

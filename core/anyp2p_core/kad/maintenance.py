@@ -134,7 +134,7 @@ class Maintenance:
         own = kad.context.peer_id
         by_peer: dict[PeerId, list[Multiaddr]] = {}
         for address in kad.config.bootstrap:
-            by_peer.setdefault(PeerId.parse(address.components[-1].value), []).append(address)
+            by_peer.setdefault(PeerId(address.components[-1].raw), []).append(address)
         by_peer.pop(own, None)
         message = Message(Type.FIND_NODE, bytes(own))
         timeout = kad.config.walk.peer_timeout

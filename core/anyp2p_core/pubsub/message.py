@@ -13,8 +13,9 @@ signed is the start of what came, and nothing has to be encoded again.
 
 from ..errors import DecodeError
 from ..peer_id import PeerId
+from ..protobuf import read_varint
 from ..varint import encode as varint
-from .rpc import next_field, read_varint
+from .rpc import next_field
 
 SIGN_PREFIX = b"libp2p-pubsub:"
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..errors import DecodeError
+from ..protobuf import read_varint
 from ..varint import delimited, encode as varint
 
 MAX_SENT_IDS = 8 * 1024
@@ -141,26 +142,6 @@ def graft_prune(grafts: Iterable[bytes], prunes: Iterable[Prune]) -> bytes:
             entry += b"\x18" + varint(prune.backoff)
         parts.append(_field(b"\x22", entry))
     return _control(parts)
-
-
-def read_varint(data: bytes, pos: int) -> tuple[int, int]:
-    """A number of at most 64 bits and the position behind it; IndexError if it is cut off."""
-    value = data[pos]
-    if value < 0x80:
-        return value, pos + 1
-    byte = data[pos + 1]
-    if byte < 0x80:  # the size of most messages
-        return value & 0x7F | byte << 7, pos + 2
-    value = shift = 0
-    for at in range(pos, pos + 10):
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if value >> 64:
-                break
-            return value, at + 1
-        shift += 7
-    raise DecodeError("a number of more than 64 bits")
 
 
 def _parse(data: bytes, limits: WireLimits) -> Rpc:

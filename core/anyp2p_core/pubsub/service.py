@@ -10,6 +10,7 @@ A duplicate costs no signature: where the policy makes ids of author and number,
 first. An id counts as seen only when its signature was good, or a forger could suppress messages.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from ..connection import Connection
@@ -51,7 +52,7 @@ BLACKLISTED_SOURCE = "blacklisted source"
 SELF_ORIGIN = "self originated message"
 
 
-class PubSub(Service):
+class PubSub(Service, ABC):
     """One node's part in pubsub. Subclasses route."""
 
     def __init__(self, config: PubSubConfig, *, trace: Sink | None = None) -> None:
@@ -299,9 +300,9 @@ class PubSub(Service):
     def on_rejected(self, message: Message, reason: str, now: float) -> None:
         """A message is not delivered, for a reason in the words of traces."""
 
+    @abstractmethod
     def route(self, topic: Topic, message: Message, now: float) -> None:
         """Send a message, of ours or of others, to whom it has to go."""
-        raise NotImplementedError
 
     def on_tick(self, now: float) -> None:
         """A heartbeat."""
