@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import median
@@ -163,19 +164,23 @@ REQUIRED = [
 ]
 
 
-def missed(results: Results) -> list[str]:
+def missed(results: Results, required: Sequence[Required] = REQUIRED) -> list[str]:
     """The judged requirements that are measured and not met."""
-    return [item.text for item in REQUIRED if item.verdict(results) == "MISSED"]
+    return [item.text for item in required if item.verdict(results) == "MISSED"]
 
 
-def tables(results: Results) -> str:
+def tables(
+    results: Results,
+    rows: Mapping[str, Row] = ROWS,
+    required: Sequence[Required] = REQUIRED,
+) -> str:
     """Everything measured, then what is required of it; Markdown that reads well as text."""
     parts = []
-    for name, row in ROWS.items():
+    for name, row in rows.items():
         if results.get(name):
             parts.append(_table(row, results[name]))
     lines = [["required", "at least", "measured", "min-max of the runs", ""]]
-    for item in REQUIRED:
+    for item in required:
         value = item.value(results)
         if item.row not in results:
             continue

@@ -1,9 +1,11 @@
-"""The contracts of the unified tests: official programs in their roles, over a real Redis server.
+"""The contracts of the interop suites: official programs in their roles, over a real Redis server.
 
     redis-server  <-- bootstrap, provider, querier: every role by every implementation
 
 A combination has passed when its querier says ``status: pass`` and ends with 0. The server is
 the one on PATH, or one that is fetched like a peer. Its port is that of this run alone.
+
+That is the contract of the DHT; transport_contract.py plays that of the transports.
 """
 
 import asyncio
@@ -15,7 +17,8 @@ import socket
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,15 +47,16 @@ class Side:
 
 def build(progress: Progress) -> None:
     """Fetch what the contract needs; what cannot be had is told when it runs."""
-    for prepare_one in (_fetched_redis, _rival):
-        with suppress(NotHere, BuildFailed):
-            prepare_one(progress)
+    with suppress(NotHere, BuildFailed):
+        _fetched_redis(progress)
+    with suppress(NotHere, BuildFailed):
+        prepare(Spec.load(RIVAL), progress.line)
 
 
 async def run_contracts(missing: str, progress: Progress) -> list[Result]:
     """Every combination of roles. ``missing``: the outcome without a server."""
     try:
-        redis = shutil.which("redis-server") or _fetched_redis(progress)
+        program = find_redis(progress)
     except NotHere as reason:
         return [_result("ours", "", "", missing, str(reason))]
     except BuildFailed as error:
@@ -60,28 +64,48 @@ async def run_contracts(missing: str, progress: Progress) -> list[Result]:
     sides = [Side("ours", [sys.executable, str(CONTRACT / "kaddht.py")])]
     results = []
     try:
-        sides.append(_rival(progress))
+        sides.append(rival("pylibp2p.py", progress))
     except (NotHere, BuildFailed) as reason:  # it is no part of this directory: never a failure
         results.append(_result("py-libp2p", "", "", SKIP, str(reason).partition("\n")[0]))
+    try:
+        async with redis_server(program) as redis:
+            for combination in itertools.product(sides, repeat=3):
+                result = await _play(combination, redis, progress)
+                progress.done(result)
+                results.append(result)
+    finally:
+        progress.clear()
+    return results
+
+
+def find_redis(progress: Progress) -> str:
+    """The path of a server. Raises NotHere or BuildFailed."""
+    return shutil.which("redis-server") or _fetched_redis(progress)
+
+
+@asynccontextmanager
+async def redis_server(program: str) -> AsyncIterator[str]:
+    """An empty server of our own, as "host:port"."""
     with tempfile.TemporaryDirectory() as directory:
         port = _free_port()
         server = await asyncio.create_subprocess_exec(
-            redis,
+            program,
             *("--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", directory),
             stdout=asyncio.subprocess.DEVNULL,
         )
         try:
             await _listening(port)
-            for combination in itertools.product(sides, repeat=3):
-                result = await _play(combination, f"127.0.0.1:{port}", progress)
-                progress.done(result)
-                results.append(result)
+            yield f"127.0.0.1:{port}"
         finally:
             with suppress(ProcessLookupError):
                 server.terminate()
             await server.wait()
-            progress.clear()
-    return results
+
+
+def rival(program: str, progress: Progress) -> Side:
+    """A program of ours on py-libp2p. Raises NotHere or BuildFailed."""
+    built = prepare(Spec.load(RIVAL), progress.line)
+    return Side("py-libp2p", [built.command[0], str(CONTRACT / program)])
 
 
 async def _play(sides: tuple[Side, ...], redis: str, progress: Progress) -> Result:
@@ -134,11 +158,6 @@ def _result(bootstrap: str, provider: str, querier: str, outcome: str, reason: s
 
 def _fetched_redis(progress: Progress) -> str:
     return prepare(Spec.load(CONTRACT / "redis"), progress.line).command[0]
-
-
-def _rival(progress: Progress) -> Side:
-    built = prepare(Spec.load(RIVAL), progress.line)
-    return Side("py-libp2p", [built.command[0], str(CONTRACT / "pylibp2p.py")])
 
 
 def _free_port() -> int:

@@ -1,9 +1,11 @@
-"""Anyp2p against peers in other languages: the matrix, all in one DHT, pubsub, the contract.
+"""Anyp2p against peers in other languages: matrix, channels, one DHT, pubsub, the contract.
 
     python conformance/interop.py [--runtimes trio] [--peers go,rust] [--cells ping,echo] [-v]
+    python conformance/interop.py --only channels      every transport, security and muxer
+    python conformance/interop.py --only browser       a page in Chromium
     python conformance/interop.py --only dht           the DHT alone; dht.py is the same
     python conformance/interop.py --only pubsub        pubsub alone; pubsub.py is the same
-    python conformance/interop.py --only contract      the roles of the unified DHT test
+    python conformance/interop.py --only contract      the roles of the DHT and transport tests
     python conformance/interop.py --new-peer NAME      write the skeleton of another peer
 
 Exit code 0 only if nothing failed. A cell that fails is run once more and both outcomes are shown;
@@ -18,11 +20,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
+import browser
+import channels
 import contracts
 import dht
 import pubsub
+import transport_contract
 from building import BuildFailed, Built, NotHere, Spec, discover, prepare
 from matrix import Plan, run_matrix
 from report import COLUMNS, FAIL, SKIP, Progress, Result, Suite, report
@@ -41,6 +47,9 @@ def run(options: argparse.Namespace) -> int:
     specs = discover()
     started = time.monotonic()
     built, problems = _build_all(specs, {options.subject, *options.peers}, progress)
+    page = None
+    if options.only in (None, "browser") and options.subject == OWN:
+        page = browser.build(missing(), progress.line)
     building = time.monotonic() - started
     if options.build_only:
         contracts.build(progress)
@@ -48,18 +57,26 @@ def run(options: argparse.Namespace) -> int:
     if options.subject not in built:
         return 1
     suites = []
+    plan = Plan(
+        subject=built[options.subject],
+        runtimes=options.runtimes if options.subject == OWN else [""],
+        once=list(ONCE),
+        peers=options.peers,
+        built=built,
+        problems=problems,
+        columns=options.cells,
+        missing=missing(),
+    )
     if options.only in (None, "matrix"):
-        plan = Plan(
-            subject=built[options.subject],
-            runtimes=options.runtimes if options.subject == OWN else [""],
-            once=list(ONCE),
-            peers=options.peers,
-            built=built,
-            problems=problems,
-            columns=options.cells,
-            missing=missing(),
-        )
         suites.append(Suite("matrix", asyncio.run(supervised(run_matrix(plan, progress)))))
+    if options.only in (None, "channels"):
+        wide = replace(plan, columns=options.channels)
+        suites.append(
+            channels.suite(asyncio.run(supervised(channels.run_channels(wide, progress))))
+        )
+    if page is not None:
+        tried = browser.run_browser(plan, page, progress)
+        suites.append(browser.suite(asyncio.run(supervised(tried))))
     if options.only in (None, "dht"):
         network = dht.run_network(built, problems, options.columns, progress)
         suites.append(dht.suite(asyncio.run(supervised(network))))
@@ -69,6 +86,10 @@ def run(options: argparse.Namespace) -> int:
     if options.only in (None, "contract"):
         played = contracts.run_contracts(missing(), progress)
         suites.append(contracts.suite(asyncio.run(supervised(played))))
+        peers = {name: one for name, one in built.items() if name in options.peers}
+        tried = transport_contract.run_transports(peers, problems, missing(), progress)
+        suites.append(transport_contract.suite(asyncio.run(supervised(tried))))
+    specs[browser.SPEC.name] = browser.SPEC
     return report(suites, specs, options.json, building, time.monotonic() - started)
 
 
@@ -126,6 +147,12 @@ def arguments() -> argparse.Namespace:
         "--subject", choices=found, default=OWN, help=f"whose rows these are (default {OWN})"
     )
     parser.add_argument(
+        "--channels",
+        type=names(channels.COLUMNS),
+        default=list(channels.COLUMNS),
+        help=f"of {', '.join(channels.COLUMNS)}; default all",
+    )
+    parser.add_argument(
         "--columns",
         type=names(dht.COLUMNS),
         default=list(dht.COLUMNS),
@@ -138,18 +165,26 @@ def arguments() -> argparse.Namespace:
         help=f"of pubsub, of {', '.join(pubsub.COLUMNS)}",
     )
     parser.add_argument(
-        "--only", choices=["matrix", "dht", "pubsub", "contract"], help="one of them; default all"
+        "--only",
+        choices=["matrix", "channels", "browser", "dht", "pubsub", "contract"],
+        help="one of them; default all",
     )
     parser.add_argument("--json", action="store_true", help="results as JSON on stdout")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each cell")
     parser.add_argument("--build-only", action="store_true", help="fill the cache and stop")
     parser.add_argument("--new-peer", metavar="NAME", help="write peers/NAME/ to start from")
     options = parser.parse_args()
-    chosen = {"cells": "matrix", "runtimes": "matrix", "columns": "dht", "pubsub_columns": "pubsub"}
+    chosen = {
+        "cells": "matrix",
+        "runtimes": "matrix",
+        "channels": "channels",
+        "columns": "dht",
+        "pubsub_columns": "pubsub",
+    }
     for name, suite in chosen.items():
         if options.only is None and getattr(options, name) != parser.get_default(name):
             options.only = suite
-    if options.subject != OWN:
+    if options.subject != OWN and options.only != "channels":
         options.only = "matrix"
     return options
 

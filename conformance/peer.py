@@ -109,6 +109,14 @@ class Peer:
         address = self.addresses[0]
         return address if "/p2p/" in address else f"{address}/p2p/{self.id}"
 
+    def address_of(self, transport: str) -> str:
+        """Where it listens on tcp, ws, wss or quic-v1, with /p2p/ID at its end."""
+        for address in self.addresses:
+            address = address if "/p2p/" in address else f"{address}/p2p/{self.id}"
+            if _transport(address) == transport:
+                return address
+        raise PeerFailed(f"{self.label} does not listen on {transport}: {self.addresses}")
+
     async def call(
         self, command: str, *, timeout: float = COMMAND_TIMEOUT, **arguments: Any
     ) -> Message:
@@ -217,3 +225,12 @@ class Peer:
             if not line:
                 return
             self.stderr.append(line.decode(errors="replace").rstrip())
+
+
+def _transport(address: str) -> str:
+    words = address.partition("/p2p/")[0].split("/")
+    if "quic-v1" in words:
+        return "quic-v1"
+    if "wss" in words or "tls" in words:
+        return "wss"
+    return "ws" if "ws" in words else "tcp"

@@ -1,6 +1,7 @@
 """Results for people and programs: progress while it runs, tables or JSON at the end."""
 
 import json
+import re
 import sys
 from dataclasses import asdict, dataclass, field
 
@@ -37,6 +38,8 @@ class Suite:
     title: str = ""
     measured: list[str] = field(default_factory=list)
     """Lines below the table."""
+    stacked: bool = False
+    """Whether the words in the names of columns stand above each other."""
 
 
 class Progress:
@@ -105,12 +108,13 @@ def table(suite: Suite, specs: dict[str, Spec]) -> str:
         rows.setdefault(row, {})[result.cell] = result.outcome
     peers = list(dict.fromkeys(row[0] for row in rows))
     runtimes = list(dict.fromkeys(row[:2] for row in rows))
-    lines = [[*suite.heads, *columns]]
+    lines = _head(suite, columns)
+    above = len(lines)
     for row in sorted(rows, key=lambda row: (peers.index(row[0]), runtimes.index(row[:2]))):
         spec = specs.get(row[0])
         about = f"{spec.implementation} {spec.version}".strip() if spec is not None else ""
         lines.append([row[0], about, *row[1:], *(rows[row].get(name, "") for name in columns)])
-    kept = [column for column in zip(*lines, strict=True) if any(column[1:])]
+    kept = [column for column in zip(*lines, strict=True) if any(column[above:])]
     widths = [max(map(len, column)) for column in kept]
     text = [f"{suite.title}\n"] if suite.title else []
     text += [
@@ -120,6 +124,15 @@ def table(suite: Suite, specs: dict[str, Spec]) -> str:
     text += _reasons(results)
     text += ["", *suite.measured] if suite.measured else []
     return "\n".join(text)
+
+
+def _head(suite: Suite, columns: list[str]) -> list[list[str]]:
+    """The names of the columns, on as many lines as they take."""
+    names = [re.split("[+ ]", name) if suite.stacked else [name] for name in columns]
+    height = max(map(len, names), default=1)
+    stacked = [[name] + [""] * (height - 1) for name in suite.heads]
+    stacked += [name + [""] * (height - len(name)) for name in names]
+    return [list(line) for line in zip(*stacked, strict=True)]
 
 
 def _reasons(results: list[Result]) -> list[str]:

@@ -16,7 +16,8 @@ A program that speaks [PROTOCOL.md](../../PROTOCOL.md) on stdin and stdout. The 
 - `needs`: tools that must be on PATH; `inputs`: files whose content decides about a rebuild
 - `build`: commands that put everything into `{{out}}`, run in this directory
 - `run`: how to start it
-- `keys`: what `--key` knows; `cannot`: command or feature -> why not, `dht` for all of the DHT
+- `keys`: what `--key` knows; `cannot`: command or feature -> why not; `channels`, `dht`, `pubsub`
+  stand for all of these
 
     python conformance/interop.py --peers {name} -v
 """
@@ -41,7 +42,7 @@ def write_skeleton(name: str) -> int:
         "run": ["{out}/peer"],
         "env": {},
         "keys": ["ed25519"],
-        "cannot": {"dht": "not written yet"},
+        "cannot": dict.fromkeys(("channels", "dht", "pubsub"), "not written yet"),
     }
     directory.mkdir()
     (directory / "peer.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -5,6 +5,7 @@ library's public API and its own services (perf and ping), as its documentation 
 
 `--hosts 1`: one host, which serves and dials; two such processes make a pair.
 `--hosts 2`: two hosts in one process; commands run on the first, the second one is the peer.
+`--listen`, `--security` and `--muxers` choose the channel; the last --listen counts.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from libp2p.perf.perf_service import PerfService
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE, Transport as NoiseTransport
+from libp2p.security.tls.transport import PROTOCOL_ID as TLS, TLSTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX, Yamux
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
@@ -62,9 +64,27 @@ async def read_to_eof(stream):
     return received
 
 
+CHANNEL = argparse.Namespace(listen=LOOPBACK, security=None, muxers="yamux")
+"""What hosts are made for; without a name in `security` they offer all that the library has."""
+
+
+def only_security(name, pair):
+    if name == "noise":
+        key = new_x25519_key_pair().private_key
+        return {NOISE: NoiseTransport(pair, noise_privkey=key)}
+    return {TLS: TLSTransport(pair)}
+
+
 async def start_host(stack):
-    host = new_host(muxer_preference="YAMUX")
-    await stack.enter_async_context(host.run([LOOPBACK]))
+    pair = generate_new_ed25519_identity()
+    security = CHANNEL.security and only_security(CHANNEL.security, pair)
+    host = new_host(
+        pair,
+        sec_opt=security,
+        muxer_preference=CHANNEL.muxers.upper(),
+        listen_addrs=[CHANNEL.listen],
+    )
+    await stack.enter_async_context(host.run([CHANNEL.listen]))
     host.set_stream_handler(ECHO, echo)
     await PerfService(host).start()
     return host
@@ -292,7 +312,11 @@ async def answer(hosts, request):
 async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--hosts", type=int, choices=(1, 2), default=1)
+    parser.add_argument("--listen", type=Multiaddr, action="append", default=[LOOPBACK])
+    parser.add_argument("--security", choices=("noise", "tls"))
+    parser.add_argument("--muxers", choices=("yamux", "mplex"), default="yamux")
     args, _ = parser.parse_known_args()  # the harness also passes what other peers understand
+    CHANNEL.listen, CHANNEL.security, CHANNEL.muxers = args.listen[-1], args.security, args.muxers
     logging.disable(logging.CRITICAL)
     async with AsyncExitStack() as stack:
         hosts = [await start_host(stack) for _ in range(args.hosts)]

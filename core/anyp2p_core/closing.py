@@ -26,6 +26,7 @@ class Owner(Protocol):
     timers: Timers
 
     def act(self, action: Action) -> object: ...
+    def touch(self, connection: "Connection") -> object: ...
 
 
 @dataclass(slots=True)
@@ -84,10 +85,21 @@ class Closing:
     def abort(self, connection: "Connection", now: float) -> None:
         """Drop everything at once."""
         connection.lost(None, now)
+        connection.drop()
+        self._owner.timers.cancel(connection.timer)
         self._owner.act(CloseConnection(connection.id, abort=True))
 
     def _finish(self, connection: "Connection") -> None:
         connection.finished = True
+        if connection.blocked_since is None:
+            connection.take_leave()
+        if connection.wants_write:
+            self._owner.touch(connection)
+        else:
+            self.said_goodbye(connection)
+
+    def said_goodbye(self, connection: "Connection") -> None:
+        """The last words of a finished connection were handed out, if it had any."""
         self._owner.act(CloseConnection(connection.id, abort=False))
 
     def _watch(self, connection: "Connection", drain: Drain, now: float) -> None:

@@ -1,31 +1,24 @@
-"""One transport connection: the layers joined, from raw bytes to streams.
+"""One connection to a peer: its streams, who they belong to, and how it ends.
 
 Specs: https://github.com/libp2p/specs/blob/master/connections/README.md
 
-    dialer                                           listener
-      multistream "/noise", noise message 1    ->
-                                               <-    multistream "/noise", noise message 2
-      noise message 3                          ->    both authenticated, muxer known (early choice)
-      streams, each with multistream inside   <->    streams
+negotiating --peer and muxer are known--> open --close--> draining --> finished
+     any of them --lost, or fail: every stream is told--> over
 
-Without an early choice a second multistream inside the secure channel agrees on the muxer.
-
-Layers are joined by calls: bytes go up through ``_receive``, which is assigned anew when a layer
-takes over; they come down when ``data_to_send`` asks, so that frames are built when the socket can
-take them and sealed once per flush.
+What lies between the transport and the muxer is in ``upgrade``; QUIC has its own.
 """
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from .errors import ConnectionLost, HandshakeError, LocalError, MuxerError
-from .multistream import Dialer, Listener, encode
+from .errors import ConnectionLost, LocalError, MuxerError
+from .multistream import encode
+from .muxer import Muxer, MuxerMaker, Stream
 from .negotiation import FailCallback, Inbound, OpenCallback, Outbound
-from .security import SecureChannel, Security
+from .security import Security
 from .stream import RESOURCE_LIMIT
-from .yamux import Yamux
-from .yamux_stream import Stream
 
 if TYPE_CHECKING:
     from .closing import Drain
@@ -35,22 +28,17 @@ if TYPE_CHECKING:
     from .peer_id import PeerId
     from .stream import AppStream
 
-YAMUX = "/yamux/1.0.0"
-
-FLUSH = 65519
-"""Plaintext bytes per flush: one full noise message."""
-
-Receive = Callable[[bytes, float], object]
-
 
 class Owner(Protocol):
     """What a connection needs from its node."""
 
     limits: "Limits"
-    security: dict[str, Security]
+    security: Mapping[str, Security]
+    muxers: Mapping[str, MuxerMaker]
     unread: int
 
     def supports(self, protocol: str) -> bool: ...
+    def wall(self, now: float) -> float: ...
     def call_at(self, when: float, reason: str, callback: Callable[[float], object]) -> int: ...
     def cancel(self, handle: int) -> None: ...
     def touch(self, connection: "Connection") -> None: ...
@@ -70,15 +58,14 @@ class Negotiated:
     early_muxer: bool = False
 
 
-class Connection:
+class Connection(ABC):
     """State of one connection. Raises ``RemoteError`` when the peer breaks the rules."""
 
     __slots__ = (
         "id", "initiator", "local", "remote", "peer", "public_key", "muxer", "negotiated", "error",
-        "reason", "closing", "draining", "finished", "announced", "app_streams", "blocked_since",
-        "paused", "timer", "stall_timer",
-        "_now", "_owner", "_expected", "_out", "_inner", "_secure", "_receive",
-        "_listening", "_proposing", "_negotiation_timer",
+        "reason", "closing", "draining", "finished", "announced", "peer_ended", "app_streams",
+        "blocked_since", "paused", "timer", "stall_timer",
+        "_owner", "_expected", "_listening", "_proposing", "_negotiation_timer",
     )  # fmt: skip
 
     def __init__(
@@ -90,7 +77,6 @@ class Connection:
         local: "Multiaddr | None",
         remote: "Multiaddr | None",
         expected: "PeerId | None",
-        now: float,
     ) -> None:
         self.id = conn
         self.initiator = initiator
@@ -98,7 +84,7 @@ class Connection:
         self.remote = remote
         self.peer: PeerId | None = None
         self.public_key: PublicKey | None = None
-        self.muxer: Yamux | None = None
+        self.muxer: Muxer | None = None
         self.negotiated = Negotiated()
         self.error: Exception | None = None
         """What streams report once the connection is over; None while it lives."""
@@ -112,82 +98,66 @@ class Connection:
         """Nothing more is sent: our direction of the transport is closed."""
         self.announced = False
         """The node has told of this connection."""
+        self.peer_ended = False
+        """The peer said that it sends nothing more, and the transport goes on."""
         self.app_streams: dict[int, AppStream] = {}
         self.blocked_since: float | None = None
         self.paused = False
         self.timer = 0
         self.stall_timer = 0
-        self._now = now
         self._owner = owner
         self._expected = expected
-        self._out: list[bytes] = []
-        self._inner: list[bytes] = []
-        self._secure: SecureChannel | None = None
         # Streams that have not agreed on a protocol, by id, the oldest first, and the one timer
         # for them: most agree soon, and a timer each would cost more than the rest of it.
         self._listening: dict[int, Inbound] = {}
         self._proposing: dict[int, Outbound] = {}
         self._negotiation_timer = 0
-        names = tuple(owner.security)
-        if initiator:
-            dialer = Dialer(names, self._out.append)
-            if len(names) == 1:  # then the first handshake message may travel with the proposal
-                self._start_security(names[0])
-            self._receive: Receive = _Select(dialer, self._security_agreed)
-        else:
-            listener = Listener(owner.security.__contains__, self._out.append)
-            self._receive = _Select(listener, self._security_agreed)
 
     def __repr__(self) -> str:
         role = "dialed" if self.initiator else "accepted"
         return f"<Connection {self.id} {role} {self.remote} peer={self.peer}>"
 
-    # Inputs.
+    # What a transport adds.
 
+    @abstractmethod
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the transport."""
-        self._now = now
-        self._receive(data, now)
 
+    @abstractmethod
     def receive_eof(self) -> None:
         """The peer closed its direction. Raises HandshakeError when that was too early."""
-        if self._secure is not None:
-            self._secure.receive_eof()
-        if self.muxer is None:
-            raise HandshakeError("the peer closed the connection during negotiation")
 
-    # Outputs.
+    @property
+    @abstractmethod
+    def wants_write(self) -> bool:
+        """Whether ``data_to_send`` has something."""
+
+    @abstractmethod
+    def data_to_send(self, now: float) -> bytes:
+        """About 64 KiB for the transport."""
+
+    @abstractmethod
+    def take_leave(self) -> None:
+        """Our direction is about to be closed: ``data_to_send`` gives the last words."""
+
+    @abstractmethod
+    def _say_why(self, error: MuxerError, now: float) -> None:
+        """Tell the peer why the connection cannot go on."""
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the peer has said anything that makes sense; not with another pre-shared key."""
+        return True
+
+    @property
+    def queued_answers(self) -> int:
+        """Bytes that the layers below the muxer have to say by themselves."""
+        return 0
 
     @property
     def usable(self) -> bool:
         """Whether we may open streams."""
         return not self.closing and (self.muxer is None or self.muxer.peer_gone_away is None)
-
-    @property
-    def wants_write(self) -> bool:
-        if self._out or self._inner:
-            return not self.finished
-        muxer = self.muxer
-        return muxer is not None and muxer.wants_write and not self.finished
-
-    def data_to_send(self, now: float) -> bytes:
-        """About 64 KiB for the transport, sealed once."""
-        inner = self._inner
-        if self.muxer is None:
-            chunks = inner[:]
-        elif inner:
-            chunks = inner + self.muxer.data_to_send(FLUSH, now)
-        else:
-            chunks = self.muxer.data_to_send(FLUSH, now)
-        inner.clear()
-        out = self._out
-        if not out:
-            return self._secure.seal(chunks) if chunks and self._secure is not None else b""
-        if chunks and self._secure is not None:
-            out.append(self._secure.seal(chunks))
-        data = b"".join(out)
-        out.clear()  # in place: the layers hold this list's append
-        return data
 
     # Commands.
 
@@ -237,8 +207,7 @@ class Connection:
     def fail(self, error: Exception, now: float) -> None:
         """The connection cannot go on: say so to the peer if possible, and break every stream."""
         if self.muxer is not None and isinstance(error, MuxerError):
-            self.muxer.go_away(error.code)
-            self._inner += self.muxer.data_to_send(0, now)  # ``close`` drops what is queued
+            self._say_why(error, now)
         self.lost(error, now)
 
     def lost(self, error: Exception | None, now: float) -> None:
@@ -261,6 +230,10 @@ class Connection:
             self.muxer.close(now)
         self._proposing.clear()  # those that are left were reset by us
 
+    def drop(self) -> None:
+        """Nothing more is sent, not even last words."""
+        self.finished = True
+
     def unsent(self) -> int:
         """Bytes written to streams and not yet handed out."""
         return 0 if self.muxer is None else sum(s.unsent for s in self.muxer.streams.values())
@@ -278,50 +251,6 @@ class Connection:
         """The application read, or dropped, ``size`` buffered bytes."""
         self._owner.unread -= size
         stream.credit(size, now)
-
-    # The upgrade.
-
-    def _start_security(self, protocol: str) -> None:
-        self.negotiated.security = protocol
-        channel = self._secure = self._owner.security[protocol].start(
-            initiator=self.initiator,
-            expected=self._expected,
-            muxers=(YAMUX,),
-            write=self._out.append,
-        )
-        channel.on_open = self._on_secure
-
-    def _security_agreed(self, protocol: str, rest: bytes, now: float) -> None:
-        if self._secure is None:
-            self._start_security(protocol)
-        assert self._secure is not None
-        self._receive = self._secure.receive
-        if rest:
-            self._receive(rest, now)
-
-    def _on_secure(self) -> None:
-        channel = self._secure
-        assert channel is not None
-        self.peer = channel.peer
-        self.public_key = channel.public_key
-        if channel.muxer is not None:
-            self.negotiated.early_muxer = True
-            self._start_muxer(channel.muxer, b"", self._now)
-        elif self.initiator:
-            channel.on_data = _Select(Dialer((YAMUX,), self._inner.append), self._start_muxer)
-        else:
-            channel.on_data = _Select(Listener(YAMUX.__eq__, self._inner.append), self._start_muxer)
-
-    def _start_muxer(self, protocol: str, rest: bytes, now: float) -> None:
-        assert self._secure is not None
-        self.muxer = Yamux(
-            initiator=self.initiator, limits=self._owner.limits, on_stream=self._on_stream
-        )
-        self.negotiated.muxer = protocol
-        self._secure.on_data = self.muxer.receive
-        self._owner.on_upgraded(self, now)
-        if rest:
-            self.muxer.receive(rest, now)
 
     # Streams that the peer opens.
 
@@ -365,21 +294,3 @@ def _expire(negotiations: list[Inbound] | list[Outbound], now: float) -> list[fl
             return [negotiation.deadline]
         negotiation.expire(now)
     return []
-
-
-class _Select:
-    """multistream-select as a layer: feeds the negotiation, then whoever comes next, once."""
-
-    __slots__ = ("_negotiation", "_next")
-
-    def __init__(
-        self, negotiation: Dialer | Listener, then: Callable[[str, bytes, float], object]
-    ) -> None:
-        self._negotiation = negotiation
-        self._next = then
-
-    def __call__(self, data: bytes, now: float) -> None:
-        rest = self._negotiation.receive(data)
-        if rest is not None:
-            assert self._negotiation.protocol is not None
-            self._next(self._negotiation.protocol, rest, now)

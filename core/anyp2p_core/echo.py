@@ -9,8 +9,8 @@ opener    bytes  ->
 from collections import deque
 
 from .connection import Connection
+from .muxer import Stream
 from .service import Service
-from .yamux_stream import Stream
 
 PROTOCOL = "/echo/1.0.0"
 

@@ -79,6 +79,14 @@ class ResumeReading(Action):
     conn: ConnId
 
 
+@dataclass(slots=True, eq=False, repr=False)
+class OpenSocket(Action):
+    """Bind a UDP socket, then call ``socket_opened`` or ``socket_failed``."""
+
+    sock: int
+    address: "Multiaddr"
+
+
 class Event(_Item):
     """Base class of what the application may want to know."""
 

@@ -20,11 +20,11 @@ from .events import IdentifyFailed, PeerIdentified
 from .keys import PublicKey
 from .limits import Limits
 from .multiaddr import Multiaddr
+from .muxer import Stream
 from .peer_id import PeerId
 from .protobuf import BYTES, STRING, Field, Schema
 from .scope import reachable
 from .service import Service
-from .yamux_stream import Stream
 
 PROTOCOL = "/ipfs/id/1.0.0"
 PUSH = "/ipfs/id/push/1.0.0"

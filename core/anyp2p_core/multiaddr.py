@@ -131,6 +131,8 @@ class Multiaddr:
         ('/ip4/192.0.2.1/tcp/4001', None)
         """
         protocol, raw = self._parts[-1]
+        if protocol is _UNIX:
+            return self._split_path(raw)
         if protocol is not _P2P:
             return self, None
         if len(self._parts) == 1:
@@ -139,8 +141,22 @@ class Multiaddr:
         rest._set(self._parts[:-1], self._bytes[: -len(_encode((protocol, raw)))])
         return rest, raw
 
+    def _split_path(self, raw: bytes) -> "tuple[Multiaddr | None, bytes | None]":
+        """The same where the last component is a path, which takes up all that follows it."""
+        path, found, peer = raw.rpartition(b"/p2p/")
+        if path and found:
+            try:
+                named = _peer(peer.decode())
+                _check_peer(named)
+                return Multiaddr(f"/unix{path.decode()}"), named
+            except ValueError:
+                pass
+        return self, None
+
     def encapsulate(self, other: "Multiaddr | str") -> "Multiaddr":
         """This address followed by another one."""
+        if self._parts[-1][0] is _UNIX:
+            return Multiaddr(str(self) + str(_coerce(other)))
         return Multiaddr.from_bytes(self._bytes + _coerce(other)._bytes)
 
     __truediv__ = encapsulate

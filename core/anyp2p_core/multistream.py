@@ -29,14 +29,15 @@ _NOT_AVAILABLE = delimited(b"na\n")
 class _Negotiation(ABC):
     """What both sides share: lines in, coalesced lines out, one end."""
 
-    __slots__ = ("protocol", "_buf", "_greeted", "_out", "_over", "_write")
+    __slots__ = ("greeted", "protocol", "_buf", "_out", "_over", "_write")
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.protocol: str | None = None
         self._write = write
         self._buf = b""
         self._out = _HEADER
-        self._greeted = False
+        self.greeted = False
+        """Whether the peer has said that it speaks multistream."""
         self._over = False
 
     def receive(self, data: bytes) -> bytes | None:
@@ -51,18 +52,18 @@ class _Negotiation(ABC):
         buf = self._buf + data if self._buf else data
         self._buf = b""
         pos = 0
-        if not self._greeted:
+        if not self.greeted:
             if buf.startswith(_HEADER):
-                self._greeted = True
+                self.greeted = True
                 pos = len(_HEADER)
             elif not _HEADER.startswith(buf):
                 raise NegotiationError(f"the peer does not speak multistream: {buf[:64]!r}")
         try:
-            while self._greeted and self.protocol is None and (end := _line_end(buf, pos)):
+            while self.greeted and self.protocol is None and (end := _line_end(buf, pos)):
                 self._on_line(buf[pos:end])
                 pos = end
         finally:  # what was answered before a broken line goes out, however the bytes came
-            if self._out and self._greeted:
+            if self._out and self.greeted:
                 self._write(self._out)
                 self._out = b""
         if self.protocol is not None:

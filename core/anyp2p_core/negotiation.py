@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from .errors import NegotiationError, RemoteError, TimedOut
 from .multistream import Dialer, Listener
-from .yamux_stream import Stream
+from .muxer import Stream
 
 OpenCallback = Callable[[Stream, str, float], object]
 FailCallback = Callable[[Exception, float], object]

@@ -5,6 +5,7 @@ raise because of a peer. Commands raise ``LocalError`` for what cannot be done. 
 command, drain until nothing is left, in this order:
 
     for conn in node.writable(): send node.data_to_send(conn, now)
+    for sock, target, data in node.datagrams(now): send it (nothing, without QUIC)
     for item in node.poll(): carry out an Action, tell the application an Event
     arm one timer for node.next_timeout()
 
@@ -18,10 +19,11 @@ A connection whose socket is full is set aside with ``blocked(conn, True, now)``
 stays in the streams that produced it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 from .admission import Admission
+from .carriers import PLAIN, Carriers, Offers
 from .closing import Closing
 from .connection import Connection
 from .crypto import Choice, Crypto, Entropy
@@ -41,6 +43,7 @@ from .events import (
     ConnectionClosed,
     ConnectionOpened,
     ConnId,
+    Dial,
     Event,
     PauseReading,
     PeerConnected,
@@ -52,18 +55,26 @@ from .events import (
 )
 from .identify import Identify, IdentifyInfo
 from .keys import PrivateKey
+from .layer import LayerMaker
 from .limits import Limits
 from .multiaddr import Multiaddr
 from .multistream import encode
+from .muxer import MuxerMaker, Stream
 from .peer_id import PeerId
 from .peerstore import Peerstore
 from .perf import Perf
 from .ping import Ping
+from .pnet import HINT
+from .quic_connection import QuicConnection
+from .quic_transport import MakeProvider, QuicTransport
+from .resolver import Answered, Kind, Resolver
+from .route import UDP, route, with_layers
 from .security import NoiseSecurity, Security
 from .service import Service
 from .stream import AppStream, shed
 from .timers import Timers
-from .yamux_stream import Stream
+from .upgrade import UpgradedConnection
+from .yamux import PROTOCOL as YAMUX, Yamux
 
 PAUSE_AT = 64 * 1024
 """Unread answers, in bytes, above which we stop reading from a peer that does not read."""
@@ -86,10 +97,19 @@ class Node:
         agent: str = "anyp2p",
         services: Iterable[Service] = (),
         security: Iterable[Security] = (),
+        muxers: Mapping[str, MuxerMaker] | None = None,
+        layers: Mapping[str, LayerMaker] | None = None,
+        private: LayerMaker | None = None,
+        quic: MakeProvider | None = None,
+        resolver: Callable[[Timers], Resolver] | None = None,
     ) -> None:
         """``now + epoch`` is the wall time in seconds since 1970.
 
-        ``security`` is what is offered and accepted, best first, and nothing else.
+        ``security`` and ``muxers`` are what is offered and accepted, best first, and nothing else:
+        Noise and yamux unless they are given. ``layers`` are what may lie under a connection,
+        ``ws`` and ``tls``. ``private`` shuts out whoever does not have the key of this network.
+        ``quic`` makes what QUIC is made of, once it is wanted, from the wall time. ``resolver``
+        makes what looks names up; without it the runtime does, and /dnsaddr means nothing.
         """
         self.key = key
         self.peer_id = key.peer_id
@@ -98,9 +118,11 @@ class Node:
         self.choice = choice
         self.limits = limits if limits is not None else Limits()
         self.agent = agent
-        # A cast: pyright takes callbacks that have slots for methods.
+        # Casts: pyright takes callbacks that have slots for methods.
         offered = tuple(security) or (cast("Security", NoiseSecurity(key, crypto, entropy)),)
-        self.security = {one.protocol: one for one in offered}
+        self.security: Mapping[str, Security] = {one.protocol: one for one in offered}
+        self.muxers = muxers or {YAMUX: cast("MuxerMaker", Yamux)}
+        self.carriers = Carriers(layers or {}, private)
         self.peers = Peerstore(self.limits)
         self.addresses: list[Multiaddr] = []
         """Where we listen, without our peer id."""
@@ -113,7 +135,11 @@ class Node:
         self._by_peer: dict[PeerId, dict[ConnId, Connection]] = {}
         self._admission = Admission(self.limits)
         self._closing = Closing(self)
-        self._dialing = Dialing(self)
+        lookups = None if resolver is None else _Lookups(self, resolver(self.timers))
+        self._dialing = Dialing(self, resolver=lookups, why_not=self._why_not)
+        self._quic: QuicTransport | None = None
+        if quic is not None and private is None:
+            self._quic = QuicTransport(quic, self, self._admission, self._closing)
         self._streams: dict[StreamId, AppStream] = {}
         self._opening: dict[StreamId, tuple[Connection, Stream]] = {}
         self._handlers: dict[str, Service | None] = {}
@@ -136,8 +162,13 @@ class Node:
         local: Multiaddr | None,
         remote: Multiaddr | None,
         now: float,
+        *,
+        offers: Offers = PLAIN,
     ) -> ConnId:
         """A transport opened: ``conn`` from ``Dial``, or None when it was accepted.
+
+        ``offers``: the layers that an accepted connection may have, any of them; first come the
+        layers of one offer, next to the socket first.
 
         Returns the connection's id. A connection beyond the limits is answered with a
         ``CloseConnection`` and never looked at.
@@ -155,22 +186,34 @@ class Node:
             if dial is None or conn in self._connections:
                 self._outputs.append(CloseConnection(conn, abort=True))
                 return conn
-        connection = Connection(
-            conn,
-            initiator=not inbound,
-            owner=self,
-            local=local,
-            remote=remote,
-            expected=dial.peer if dial is not None else None,
-            now=now,
-        )
-        self._connections[conn] = connection
-        self._dirty[conn] = connection
-        connection.timer = self.timers.call_at(
-            now + self.limits.upgrade_timeout,
-            "upgrade",
-            lambda now: self._upgrade_expired(connection, now),
-        )
+        try:
+            if dial is not None:
+                where = route(dial.attempts[conn].address)
+                self.carriers.check(where)
+                offers = (where.layers,)
+                carrier = self.carriers.dialed(where)
+            else:
+                carrier = self.carriers.accepted(offers)
+            if len(offers) == 1 and offers[0]:
+                local = None if local is None else with_layers(local, offers[0])
+                remote = None if remote is None else with_layers(remote, offers[0])
+            connection = UpgradedConnection(
+                conn,
+                initiator=not inbound,
+                owner=self,
+                local=local,
+                remote=remote,
+                expected=dial.expected(conn) if dial is not None else None,
+                now=now,
+                carrier=carrier,
+            )
+        except LocalError as error:  # an address may ask for what no layer can do
+            if inbound:
+                self._admission.left(upgraded=False)
+            self._dialing.failed(conn, error, now)
+            self._outputs.append(CloseConnection(conn, abort=True))
+            return conn
+        self.begin(connection, now)
         return conn
 
     def dial_failed(self, conn: ConnId, error: Exception, now: float) -> None:
@@ -191,6 +234,8 @@ class Node:
         self._dirty[conn] = connection
         if connection.blocked_since is not None:
             self._pause(connection)
+        if connection.peer_ended:
+            self.receive_eof(conn, now)
 
     def receive_eof(self, conn: ConnId, now: float) -> None:
         """The peer closed its direction of a transport, which ends the connection."""
@@ -224,6 +269,8 @@ class Node:
         if not connection.initiator:
             self._admission.left(upgraded=connection.announced)
         reason = connection.reason or DialError("the connection was closed")
+        if self.carriers.private and not connection.greeted and HINT not in str(reason):
+            reason = HandshakeError(f"{reason}; {HINT}")
         self._dialing.failed(conn, reason, now)
         if connection.announced:
             self._forget(connection, now)
@@ -241,10 +288,35 @@ class Node:
             if connection.paused:
                 connection.paused = False
                 self._outputs.append(ResumeReading(conn))
+        elif connection.error is not None and not connection.finished:
+            self._drop(connection)  # its last word does not get through
         elif connection.blocked_since is None:
             connection.blocked_since = now
             if not connection.stall_timer:
                 self._watch_stall(connection, now)
+
+    def datagram(self, sock: int, data: bytes, source: tuple[str, int], now: float) -> None:
+        """A datagram arrived at a UDP socket."""
+        self._now = now
+        if self._quic is not None:
+            self._quic.receive(sock, data, source, now)
+
+    def socket_opened(
+        self, sock: int, address: Multiaddr, now: float, *, listening: bool = False
+    ) -> None:
+        """A UDP socket is bound to ``address``: that of ``OpenSocket``, or one for listening.
+
+        With ``listening`` peers that we did not call are answered there.
+        """
+        self._now = now
+        if self._quic is not None:
+            self._quic.socket_opened(sock, address, now, listening=listening)
+
+    def socket_failed(self, sock: int, error: Exception, now: float) -> None:
+        """An ``OpenSocket`` could not be carried out."""
+        self._now = now
+        if self._quic is not None:
+            self._quic.socket_failed(sock, error, now)
 
     def handle_timeout(self, now: float) -> None:
         """The time of ``next_timeout`` has come; harmless when it has not."""
@@ -265,7 +337,7 @@ class Node:
             else:
                 del dirty[conn]
                 if connection.draining is not None:
-                    self._closing.check(connection, self._now)
+                    self._closing.check(connection, self._now)  # may put it back
         return ready
 
     def data_to_send(self, conn: ConnId, now: float) -> bytes:
@@ -273,12 +345,23 @@ class Node:
         connection = self._connections.get(conn)
         if connection is None:
             return b""
+        was_finished = connection.finished
         data = connection.data_to_send(now)
         if not connection.wants_write:
             self._dirty.pop(conn, None)
-        if connection.draining is not None:
+        if connection.error is not None and not was_finished:
+            self._drop(connection)
+        elif was_finished:
+            if data:  # the last words, which come once
+                self._closing.said_goodbye(connection)
+        elif connection.draining is not None:
             self._closing.check(connection, now)
         return data
+
+    def datagrams(self, now: float) -> list[tuple[int, tuple[str, int], bytes]]:
+        """What goes out by UDP: socket, target, datagram. Call it again until it is empty."""
+        self._now = now
+        return [] if self._quic is None else self._quic.datagrams(now)
 
     def poll(self) -> list[Action | Event]:
         """What happened and what is to be done since the last call, in order."""
@@ -291,8 +374,10 @@ class Node:
 
     @property
     def busy(self) -> bool:
-        """Whether ``writable`` or ``poll`` may have something."""
-        return bool(self._dirty or self._outputs)
+        """Whether ``writable``, ``datagrams`` or ``poll`` may have something."""
+        if self._dirty or self._outputs:
+            return True
+        return self._quic is not None and self._quic.busy
 
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout``, or None."""
@@ -316,6 +401,30 @@ class Node:
             raise LocalError(f"the application does not handle {protocol}")
         self.unserve(protocol, now)
 
+    def check_transport(self, address: Multiaddr) -> None:
+        """Raises LocalError if there is no transport for an address, or what it needs is missing.
+
+        A private network has no QUIC: that knows no pre-shared keys.
+        """
+        where = route(address)
+        self.carriers.check(where)
+        if where.kind == UDP and not where.quic:
+            raise LocalError(f"{address} does not say what is spoken over UDP: /quic-v1")
+        if where.quic and self._quic is None:
+            raise LocalError("this host speaks no QUIC; real ones do with anyp2p[quic]")
+
+    def _why_not(self, address: Multiaddr) -> str | None:
+        try:
+            self.check_transport(address)
+        except LocalError as error:
+            return str(error)
+        return None
+
+    def stop_listening(self) -> None:
+        """Take no more calls at UDP sockets. (Other listeners are the runtime's.)"""
+        if self._quic is not None:
+            self._quic.stop_listening()
+
     def add_service(self, service: Service) -> None:
         """Add a protocol that lives in the node."""
         for protocol in service.protocols:
@@ -332,26 +441,38 @@ class Node:
         if service.protocols:
             self._identify.changed(self._now)
 
-    def dial(self, peer: PeerId | None, addresses: Sequence[Multiaddr], now: float) -> RequestId:
+    def dial(
+        self,
+        peer: PeerId | None,
+        addresses: Sequence[Multiaddr],
+        now: float,
+        *,
+        hearsay: bool = False,
+    ) -> RequestId:
         """Connect to a peer by the addresses given and known.
 
+        Those given are always tried, unless others told of them (``hearsay``); those and known ones
+        are spared for a while after they failed.
         ``PeerConnected`` or ``DialFailed`` carries the returned number. A dial to a peer that is
         being dialed joins it; a peer that is connected stays connected. Without ``peer``, whoever
         answers is accepted. Raises ``LimitReached`` for ``max_pending_dials`` and
         ``max_connections``.
         """
         self._now = now
-        if peer is not None and (known := self.connections(peer)):
+        if peer is not None and (connections := self.connections(peer)):
             request = self.next_id()
-            self.emit(PeerConnected(request, peer, known[0].id))
+            self.emit(PeerConnected(request, peer, connections[0].id))
             return request
         limit = self.limits.max_connections
         if len(self._connections) >= limit:
             raise LimitReached(f"max_connections: {limit} connections are open; close some")
+        given = [_without_peer(address) for address in addresses]
+        known: list[Multiaddr] = []
         if peer is not None:
-            addresses = [*addresses, *self.peers.addresses(peer, now)]
-        own = [address.split_peer()[0] or address for address in addresses]
-        return self._dialing.dial(peer, own, now)
+            known += map(_without_peer, self.peers.addresses(peer, now))
+        if hearsay:
+            return self._dialing.dial(peer, (), now, known=[*given, *known])
+        return self._dialing.dial(peer, given, now, known=known)
 
     def cancel_dial(self, dial: RequestId) -> None:
         """Nobody waits for this dial any more. One that is over is ignored."""
@@ -564,7 +685,31 @@ class Node:
         self.timers.cancel(handle)
 
     def act(self, action: Action) -> None:
+        quic = self._quic
+        if quic is not None:
+            if type(action) is Dial and route(action.address).quic:
+                dial = self._dialing.attempt(action.conn)
+                expected = None if dial is None else dial.expected(action.conn)
+                quic.dial(action.conn, action.address, expected, self._now)
+                return
+            if type(action) is CloseConnection and isinstance(
+                self._connections.get(action.conn), QuicConnection
+            ):
+                quic.close(action.conn, self._now)
+                return
         self._outputs.append(action)
+
+    def begin(self, connection: Connection, now: float) -> None:
+        self._connections[connection.id] = connection
+        self._dirty[connection.id] = connection
+        connection.timer = self.timers.call_at(
+            now + self.limits.upgrade_timeout,
+            "upgrade",
+            lambda now: self._upgrade_expired(connection, now),
+        )
+
+    def connection_count(self) -> int:
+        return len(self._connections)
 
     def fail(self, conn: ConnId, error: Exception, now: float) -> bool:
         connection = self._connections.get(conn)
@@ -653,7 +798,9 @@ class Node:
     def _pause(self, connection: Connection) -> None:
         """Stop reading from a peer that makes us answer and reads no answers."""
         muxer = connection.muxer
-        if muxer is not None and not connection.paused and muxer.queued_control > PAUSE_AT:
+        if muxer is None or connection.paused:
+            return
+        if muxer.queued_control + connection.queued_answers > PAUSE_AT:
             connection.paused = True
             self._outputs.append(PauseReading(connection.id))
 
@@ -676,7 +823,12 @@ class Node:
         if connection.error is None:
             connection.fail(error, now)
             self._dirty[connection.id] = connection
-            self._outputs.append(CloseConnection(connection.id, abort=True))
+            if connection.blocked_since is not None or not connection.wants_write:
+                self._drop(connection)  # otherwise behind the last word to the peer
+
+    def _drop(self, connection: Connection) -> None:
+        connection.drop()
+        self.act(CloseConnection(connection.id, abort=True))
 
     def _forget(self, connection: Connection, now: float) -> None:
         peer = connection.peer
@@ -688,6 +840,28 @@ class Node:
             self.peers.disconnected(peer, now)
         for service in self._services:
             service.on_disconnected(connection, now)
+
+
+class _Lookups:
+    """A resolver whose answers come as inputs of the node do: with the time."""
+
+    __slots__ = ("_node", "_resolver")
+
+    def __init__(self, node: Node, resolver: Resolver) -> None:
+        self._node = node
+        self._resolver = resolver
+
+    def query(self, name: str, kind: Kind, answered: Answered, now: float) -> None:
+        def heard(records: list[str] | Exception, now: float) -> None:
+            self._node._now = now
+            answered(records, now)
+
+        self._resolver.query(name, kind, heard, now)
+
+
+def _without_peer(address: Multiaddr) -> Multiaddr:
+    # Behind a /dnsaddr it says which of the answers are meant.
+    return address if address.names[0] == "dnsaddr" else address.split_peer()[0] or address
 
 
 __all__ = ["Node"]

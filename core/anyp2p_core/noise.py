@@ -75,7 +75,7 @@ class Noise(_Secret):
     """
 
     __slots__ = (
-        "muxer", "on_data", "on_open", "open", "peer", "public_key",
+        "muxer", "on_data", "on_end", "on_open", "open", "peer", "public_key",
         "_crypto", "_decrypt", "_encrypt", "_expected", "_failure", "_frame", "_handshake",
         "_initiator", "_invalid_tag", "_keys", "_missing", "_muxers", "_received", "_sent",
         "_write",
@@ -100,6 +100,7 @@ class Noise(_Secret):
         self.muxer: str | None = None
         self.on_open: Callable[[], object] = _ignore
         self.on_data: Callable[[bytes, float], object] = _ignore
+        self.on_end: Callable[[float], object] = _ignore  # noise has no word for it
         self._initiator = initiator
         self._keys = keys
         self._crypto = crypto
@@ -160,6 +161,10 @@ class Noise(_Secret):
             kind = type(error) if isinstance(error, HandshakeError) else HandshakeError
             self._failure = kind, str(error)
             raise
+
+    def finish(self) -> bytes:
+        """Noise has no last words."""
+        return b""
 
     def receive_eof(self) -> None:
         """The transport will deliver no more; HandshakeError if that is in the middle of a message.

@@ -11,8 +11,8 @@ Spec: https://github.com/libp2p/specs/blob/master/perf/perf.md
 from .connection import Connection
 from .errors import LocalError, RemoteError
 from .events import PerfFailed, PerfFinished, PerfProgressed
+from .muxer import Stream
 from .service import Service
-from .yamux_stream import Stream
 
 PROTOCOL = "/perf/1.0.0"
 CHUNK = bytes(65507)

@@ -14,8 +14,8 @@ from collections import deque
 from .connection import Connection
 from .errors import LimitReached, LocalError, RemoteError, TimedOut
 from .events import PingFailed, PingSucceeded
+from .muxer import Stream
 from .service import Service
-from .yamux_stream import Stream
 
 PROTOCOL = "/ipfs/ping/1.0.0"
 SIZE = 32

@@ -37,6 +37,10 @@ def _ignore(data: bytes, now: float) -> None:
     """Until the next layer takes over."""
 
 
+def _never_ends(now: float) -> None:
+    """Plaintext has no word for it."""
+
+
 def _nothing() -> None:
     """Until the connection listens."""
 
@@ -58,6 +62,7 @@ class Plaintext:
     ) -> None:
         self.on_open: Callable[[], object] = _nothing
         self.on_data: Callable[[bytes, float], object] = _ignore
+        self.on_end: Callable[[float], object] = _never_ends
         self._crypto = crypto
         self._expected = expected
         self._open = False
@@ -90,6 +95,10 @@ class Plaintext:
         """Raises HandshakeError when the exchange was not complete."""
         if not self._open:
             raise HandshakeError("the connection ended in the middle of the plaintext exchange")
+
+    def finish(self) -> bytes:
+        """Plaintext has no last words."""
+        return b""
 
     def seal(self, chunks: list[bytes]) -> bytes:
         """The pieces as they are."""
@@ -125,5 +134,6 @@ class PlaintextSecurity:
         expected: PeerId | None,
         muxers: Sequence[str],
         write: Callable[[bytes], object],
+        wall: float,
     ) -> Plaintext:
         return Plaintext(own=self._own, crypto=self._crypto, expected=expected, write=write)

@@ -24,10 +24,15 @@ class SecureChannel(Protocol):
     """The muxer agreed on during the handshake, None: negotiate it."""
     on_open: Callable[[], object]
     on_data: Callable[[bytes, float], object]
+    on_end: Callable[[float], object]
+    """The peer ended its direction in order, without ending the transport."""
 
     def receive(self, data: bytes, now: float) -> None: ...
     def receive_eof(self) -> None: ...
     def seal(self, chunks: list[bytes]) -> bytes: ...
+    def finish(self) -> bytes:
+        """Last words, before our direction is closed."""
+        ...
 
 
 class Security(Protocol):
@@ -42,8 +47,12 @@ class Security(Protocol):
         expected: PeerId | None,
         muxers: Sequence[str],
         write: Callable[[bytes], object],
+        wall: float,
     ) -> SecureChannel:
-        """Begin a handshake; handshake messages go to ``write``, each in one call."""
+        """Begin a handshake; handshake messages go to ``write``, each in one call.
+
+        ``wall``: seconds since 1970.
+        """
         ...
 
 
@@ -64,6 +73,7 @@ class NoiseSecurity:
         expected: PeerId | None,
         muxers: Sequence[str],
         write: Callable[[bytes], object],
+        wall: float,
     ) -> Noise:
         return Noise(
             initiator=initiator,

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from .keys import PrivateKey
     from .limits import Limits
     from .multiaddr import Multiaddr
+    from .muxer import Stream
     from .peer_id import PeerId
     from .peerstore import Peerstore
-    from .yamux_stream import Stream
 
 
 class Context(Protocol):
@@ -69,7 +69,17 @@ class Context(Protocol):
         """Accept no more streams of a protocol that was served."""
         ...
 
-    def dial(self, peer: "PeerId | None", addresses: "Sequence[Multiaddr]", now: float) -> int: ...
+    def dial(
+        self,
+        peer: "PeerId | None",
+        addresses: "Sequence[Multiaddr]",
+        now: float,
+        *,
+        hearsay: bool = False,
+    ) -> int:
+        """Connect; ``hearsay``: others told of these addresses."""
+        ...
+
     def connections(self, peer: "PeerId | None" = None) -> "list[Connection]":
         """Open connections, oldest first; all of them, or those to one peer."""
         ...

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .errors import LocalError, StreamReset
 from .events import Event, StreamDrained, StreamReadable, StreamWritable
-from .yamux_stream import Stream
+from .muxer import Stream
 
 if TYPE_CHECKING:
     from .connection import Connection

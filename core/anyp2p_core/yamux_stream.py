@@ -16,11 +16,11 @@ Each direction has a window. Until its FIN the peer may send ``receive_window`` 
 Half a window of consumed bytes makes a WINDOW_UPDATE that grants them again.
 """
 
-from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from .errors import LocalError
+from .sending import SendingHalf, ignore
 from .yamux_frame import DATA, FIN, HEADER_SIZE, RST, SYN, WINDOW_UPDATE, encode
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ INITIAL_WINDOW = 256 * 1024
 MAX_PAYLOAD = 65519 - HEADER_SIZE
 """Payload of the largest frame we send: with its header it fills one noise message."""
 
-_MAX_LOOSE = 256
-"""Writes that may lie side by side before they are joined: an object costs more than a byte."""
-
 
 def _ignore_data(data: bytes, now: float) -> None:
     pass
@@ -43,11 +40,7 @@ def _ignore_code(code: int, now: float) -> None:
     pass
 
 
-def _ignore(now: float) -> None:
-    pass
-
-
-class Stream:
+class Stream(SendingHalf):
     """One stream. Set the callbacks at once: in ``on_stream``, or right after ``open``.
 
     ``on_data(data, now)``: bytes from the peer, in order. Give them back with ``credit``.
@@ -66,11 +59,9 @@ class Stream:
     """
 
     __slots__ = (
-        "id", "inbound", "on_data", "on_eof", "on_reset", "on_writable", "on_drained",
-        "eof_received", "eof_sent", "is_reset", "shed", "unsent", "unread",
-        "send_window", "receive_window",
-        "_acked", "_chunks", "_fin_queued", "_flags", "_granted_at", "_loose", "_mux", "_offset",
-        "_outbox", "_queued", "_settled", "_uncredited", "_want_write", "_window_size",
+        "id", "inbound", "on_data", "on_eof", "on_reset", "eof_received", "shed", "unread",
+        "receive_window",
+        "_acked", "_flags", "_granted_at", "_mux", "_settled", "_uncredited", "_window_size",
     )  # fmt: skip
 
     def __init__(
@@ -83,82 +74,27 @@ class Stream:
         send_window: int,
         now: float,
     ) -> None:
+        super().__init__(mux.limits, outbox, send_window)
         self.id = stream_id
         self.inbound = inbound
         self.on_data: Callable[[bytes, float], object] = _ignore_data
-        self.on_eof: Callable[[float], object] = _ignore
+        self.on_eof: Callable[[float], object] = ignore
         self.on_reset: Callable[[int, float], object] = _ignore_code
-        self.on_writable: Callable[[float], object] = _ignore
-        self.on_drained: Callable[[float], object] | None = None
         self.eof_received = False
-        self.eof_sent = False  # write_eof was called; the FIN follows what is unsent
-        self.is_reset = False
         self.shed = False
-        self.unsent = 0  # written, not yet framed
         self.unread = 0  # delivered, not yet credited
-        self.send_window = send_window
         self.receive_window = INITIAL_WINDOW
         self._acked = inbound
-        self._chunks: deque[bytes] = deque()
-        self._fin_queued = False
         self._flags = flags  # the SYN or ACK that our first frame carries
         self._granted_at = now
-        self._loose = 0
         self._mux = mux
-        self._offset = 0  # how much of the first chunk has been sent
-        self._outbox = outbox
-        self._queued = False  # in the outbox
         self._settled = False  # nobody will read: there is nothing to credit
         self._uncredited = 0  # consumed, not yet granted again
-        self._want_write = False
         self._window_size = INITIAL_WINDOW
 
     def __repr__(self) -> str:
         whose = "inbound" if self.inbound else "outbound"
         return f"<yamux stream {self.id} {whose} unsent={self.unsent} unread={self.unread}>"
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:
-        """Queue data and return how many bytes were taken.
-
-        Fewer than all of it: the buffer (``Limits.max_unsent``) is full, wait for ``on_writable``.
-        ``bytes`` are not copied. Raises LocalError after ``write_eof`` or a reset.
-        """
-        if self.eof_sent or self.is_reset:
-            raise LocalError("the stream is closed for writing")
-        size = len(data)
-        room = self._mux.limits.max_unsent - self.unsent
-        if size > room or type(data) is not bytes:
-            data = self._fit(data, room)
-            size = len(data)
-        if size:
-            self._chunks.append(data)
-            self.unsent += size
-            self._loose += 1
-            if self._loose == _MAX_LOOSE:
-                self._join_loose()
-            if not self._queued and self.send_window:
-                self._outbox.wake(self)
-        return size
-
-    def writable(self) -> bool:
-        """Whether ``write`` would take something; if not, ``on_writable`` follows.
-
-        Raises LocalError as ``write`` does.
-        """
-        if self.eof_sent or self.is_reset:
-            raise LocalError("the stream is closed for writing")
-        if self.unsent < self._mux.limits.max_unsent:
-            return True
-        self._want_write = True
-        return False
-
-    def write_eof(self) -> None:
-        """Close our direction once everything written is sent. Again, or after a reset: no-op."""
-        if not (self.eof_sent or self.is_reset):
-            self.eof_sent = self._fin_queued = True
-            self._want_write = False
-            if not (self._queued or self.unsent):
-                self._outbox.wake(self)
 
     def reset(self, code: int = 0) -> None:
         """End both directions now, drop what is unsent, and tell the peer ``code`` (32 bits).
@@ -221,12 +157,12 @@ class Stream:
             self._flags = 0
             if not (self.unsent or self._fin_queued):  # its turn would have been for the flag alone
                 self._outbox.remove(self)
-        self._outbox.add(encode(WINDOW_UPDATE | flags, self.id, delta))
+        self._mux._outbox.add(encode(WINDOW_UPDATE | flags, self.id, delta))
 
     def _abort(self, code: int) -> None:
         if self._mux.streams.get(self.id) is self:
             if not self._flags & SYN:  # else the peer has never heard of this stream
-                self._outbox.add(encode(WINDOW_UPDATE | RST, self.id, code))
+                self._mux._outbox.add(encode(WINDOW_UPDATE | RST, self.id, code))
             self.is_reset = True
             self._mux._forget(self)
         self._settled = True
@@ -236,13 +172,10 @@ class Stream:
     def _finish(self) -> None:
         """Let go of everything that is not needed to look at a finished stream."""
         self.on_data = _ignore_data
-        self.on_eof = self.on_writable = _ignore
+        self.on_eof = self.on_writable = ignore
         self.on_reset = _ignore_code
         if self.is_reset:
-            self.on_drained = None
-            self._chunks.clear()
-            self.unsent = 0
-            self._want_write = False
+            self._drop_unsent()
 
     def _next_frame(self, out: list[bytes]) -> int:
         """Append one frame to ``out``, and the FIN if it is next; return their size."""
@@ -264,7 +197,7 @@ class Stream:
             self.unsent = unsent = unsent - size
             self.send_window -= size
             if self._want_write or self.on_drained is not None:
-                self._outbox.waiting.append(self)
+                self._mux._outbox.waiting.append(self)
             flags = 0
             added = size + HEADER_SIZE
         self._queued = unsent > 0 and self.send_window > 0
@@ -279,59 +212,6 @@ class Stream:
             out.append(encode(WINDOW_UPDATE | flags, self.id, 0))  # only the SYN or the ACK
             added = HEADER_SIZE
         return added
-
-    def _notify(self, now: float) -> None:
-        """Something was sent: tell the application if it waits for that."""
-        if self._want_write and self.unsent * 2 < self._mux.limits.max_unsent:
-            self._want_write = False
-            self.on_writable(now)
-        on_drained = self.on_drained
-        if on_drained is not None and not self.unsent:
-            self.on_drained = None
-            on_drained(now)
-
-    def _take_all(self, out: list[bytes]) -> None:
-        chunks = self._chunks
-        if self._offset:
-            out.append(cast("bytes", memoryview(chunks.popleft())[self._offset :]))
-            self._offset = 0
-        out += chunks
-        chunks.clear()
-        self._loose = 0
-
-    def _take(self, size: int, out: list[bytes]) -> None:
-        """Move ``size`` bytes, fewer than all, to ``out``. Large chunks go as views."""
-        chunks = self._chunks
-        offset = self._offset
-        while size:
-            chunk = chunks[0]
-            left = len(chunk) - offset
-            if left > size:
-                out.append(cast("bytes", memoryview(chunk)[offset : offset + size]))
-                offset += size
-                break
-            out.append(cast("bytes", memoryview(chunk)[offset:]) if offset else chunk)
-            chunks.popleft()
-            offset = 0
-            size -= left
-        self._offset = offset
-
-    def _fit(self, data: bytes | bytearray | memoryview, room: int) -> bytes:
-        """Return as much of ``data`` as there is room for, as something that cannot change."""
-        view = memoryview(data).cast("B")
-        if len(view) > room:
-            self._want_write = True
-            view = view[: max(room, 0)]
-        return cast("bytes", view) if type(view.obj) is bytes else bytes(view)
-
-    def _join_loose(self) -> None:
-        """Join the writes that came since the last time, as far as they are not sent."""
-        chunks = self._chunks
-        # The first may be among them: what was sent of it is then the start of the join, too.
-        tail = [chunks.pop() for _ in range(min(self._loose, len(chunks)))]
-        tail.reverse()
-        chunks.append(b"".join(tail))
-        self._loose = 0
 
 
 def check_code(code: int) -> None:

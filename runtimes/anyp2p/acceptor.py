@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from anyp2p_core.multiaddr import Multiaddr
 
 from .link import Link
-from .sockets import ACCEPT_PAUSE, BLOCKED, bound_addresses
+from .sockets import ACCEPT_PAUSE, BLOCKED, bound_addresses, forget_name
 
 if TYPE_CHECKING:
     from .socket_host import SocketHost
@@ -43,6 +43,7 @@ class Acceptor:
     def stop(self) -> None:
         """Accept no more."""
         for link in self._listeners:
+            forget_name(link.sock)
             link.abort()
         self._listeners.clear()
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.peer_id import PeerId
+from anyp2p_core.route import TCP, route
 
 from .asyncio_link import AsyncioLink
 from .host import BaseHost
@@ -24,12 +25,16 @@ from .sockets import (
     AddressInfo,
     bound_addresses,
     connect_error,
+    connected_unix,
+    dial_route,
+    forget_name,
     listen_error,
+    look_up,
     numeric,
     open_listeners,
-    tcp_target,
 )
 from .stream import Event, Stream
+from .udp import UdpDoor
 
 log = logging.getLogger("anyp2p")
 
@@ -60,6 +65,8 @@ class Host(BaseHost[Stream]):
     async def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        for door in self._doors.values():
+            self._close_socket(door)
         for link in self._links.values():
             link.close(abort=True)
         current = asyncio.current_task()
@@ -102,10 +109,16 @@ class Host(BaseHost[Stream]):
 
     async def _connect(self, conn: int, address: Multiaddr) -> None:
         try:
-            host, port, family = tcp_target(address)
-            await self._loop.create_connection(
-                lambda: AsyncioLink(self, conn), host, port, family=family
-            )
+            found = dial_route(address)
+            if found.kind == TCP:
+                host, port, family = look_up(found)
+                await self._loop.create_connection(
+                    lambda: AsyncioLink(self, conn), host, port, family=family
+                )
+            else:
+                await self._loop.create_unix_connection(
+                    lambda: AsyncioLink(self, conn), sock=connected_unix(numeric(found)[0][4])
+                )
         except Exception as error:  # whatever it is, this dial failed and nothing else
             code = getattr(error, "errno", None) or 0
             self.on_dial_failed(conn, connect_error(code) if code > 0 else error)
@@ -128,12 +141,11 @@ class Host(BaseHost[Stream]):
         self._links[conn].pause(False)
 
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:
-        host, port, family = tcp_target(address)
+        where = route(address)
         try:
-            found: Sequence[AddressInfo] = numeric(address)
+            found: Sequence[AddressInfo] = numeric(where)
             if not found:
-                kind = socket.SOCK_STREAM
-                found = await self._loop.getaddrinfo(host, port, family=family, type=kind)
+                found = await self._look_up(*look_up(where))
         except OSError as error:
             raise listen_error(address, error) from None
         self._check_usable()
@@ -145,7 +157,23 @@ class Host(BaseHost[Stream]):
         for sock, task in self._listeners.items():
             task.cancel()
             self._loop.remove_reader(sock)
+            forget_name(sock)
             sock.close()
+
+    def _watch_door(self, door: UdpDoor) -> None:
+        self._loop.add_reader(door.sock, self._door_readable, door)
+
+    def _door_readable(self, door: UdpDoor) -> None:
+        door.readable()
+        if door.closed:
+            self._close_socket(door)
+
+    def _close_socket(self, door: UdpDoor) -> None:
+        self._loop.remove_reader(door.sock)
+        door.sock.close()
+
+    async def _look_up(self, host: str, port: int, family: int) -> Sequence[AddressInfo]:
+        return await self._loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
 
     async def _accept(self, listener: socket.socket) -> None:
         """A server of asyncio's own logs a hundred errors at once when no descriptor is left."""

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
-from .sockets import tcp_multiaddr
+from .sockets import socket_multiaddr
 
 if TYPE_CHECKING:
     from .asyncio import Host
@@ -50,8 +50,8 @@ class AsyncioLink(asyncio.BufferedProtocol):
             return
         conn = self._conn = host.on_connected(
             self._conn,
-            tcp_multiaddr(transport.get_extra_info("sockname")),
-            tcp_multiaddr(transport.get_extra_info("peername")),
+            socket_multiaddr(transport.get_extra_info("sockname")),
+            socket_multiaddr(transport.get_extra_info("peername")),
         )
         host._links[conn] = self
         host.flush()

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
+from anyp2p_core.carriers import PLAIN
+from anyp2p_core.crypto import Entropy
 from anyp2p_core.errors import ConnectionLost, LocalError
 from anyp2p_core.events import (
     CloseConnection,
@@ -27,6 +29,7 @@ from anyp2p_core.events import (
     Dial,
     DialFailed,
     IdentifyFailed,
+    OpenSocket,
     PauseReading,
     PeerConnected,
     PeerIdentified,
@@ -48,16 +51,26 @@ from anyp2p_core.limits import Limits
 from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.node import Node
 from anyp2p_core.peer_id import PeerId
+from anyp2p_core.route import route
 from anyp2p_core.service import Service
+from anyp2p_core.timers import Timers
 
 from ._version import VERSION
+from .channels import Channels, make_quic
+from .listening import Listening
+from .names import HostResolver
 from .providers.entropy import fork_check
 from .services import default_services
+from .sockets import AddressInfo
 from .stream import Event, Stream
+from .udp import UdpDoor, open_udp, udp_multiaddr
 
 if TYPE_CHECKING:
     from anyp2p_core.kad.service import Kad
+    from anyp2p_core.pnet import PreSharedKey
+    from anyp2p_core.resolver import Resolver
 
+    from .channels import File
     from .dht import Dht, Network
     from .pubsub import Option, PubSub, Router
 
@@ -106,13 +119,35 @@ class BaseHost(ABC, Generic[S]):
         perf: bool = False,
         dht: "Network | Iterable[Network] | None" = None,
         pubsub: "Option | None" = None,
+        security: Sequence[str] | None = None,
+        muxers: Sequence[str] = ("yamux",),
+        psk: "PreSharedKey | File | None" = None,
+        web_certificate: "tuple[File, File] | None" = None,
+        web_trust: "File | None" = None,
+        resolver: "Resolver | None" = None,
     ) -> None:
         """A fresh Ed25519 identity unless ``key`` is given.
 
         ``echo`` and ``perf`` serve these two test protocols, which let any peer use our bandwidth.
         ``dht``: the Kademlia networks to be in, each a ``KadConfig`` or a ``Kad``. ``pubsub``: a
         ``GossipConfig``, which the presets make, or a ``FloodConfig``, or a router made of one.
+
+        ``security`` and ``muxers`` are offered and accepted, the best first, and nothing else is:
+        ``noise``, and ``tls`` if it is installed; by name also ``plaintext`` and ``secio``, and
+        ``mplex`` beside ``yamux``. ``psk``: the key of a private network, or the file of it.
+        ``web_certificate``: files of the chain and the key that /wss addresses are served with;
+        ``web_trust``: a file of authorities to believe instead of the system's. ``resolver`` looks
+        names up in place of this system.
         """
+        self.channels = Channels(
+            security=security,
+            muxers=muxers,
+            psk=psk,
+            web_certificate=web_certificate,
+            web_trust=web_trust,
+        )
+        self._resolver = resolver
+        self._names: HostResolver | None = None
         networks = [] if dht is None else _make_networks(dht)
         router = None if pubsub is None else _make_router(pubsub)
         running = [*default_services(services, echo, perf), *networks]
@@ -120,6 +155,9 @@ class BaseHost(ABC, Generic[S]):
             running.append(router)
         self.node = self._make_node(key, agent=agent, limits=limits, services=running)
         self._listen_on = [_multiaddr(address) for address in listen]
+        self._listening = Listening(self)
+        self._doors: dict[int, UdpDoor] = {}
+        self._takers: dict[int, Callable[[bytes, tuple[str, int], float], object]] = {}
         self._handlers: dict[str, Handler[S]] = {}
         self._streams: dict[int, S] = {}
         self._waiters: dict[int, _Waiter] = {}
@@ -135,6 +173,7 @@ class BaseHost(ABC, Generic[S]):
         self._dispatch: dict[type, Callable[[Any], object]] = {
             Dial: self._on_dial,
             CloseConnection: lambda a: self._close_transport(a.conn, a.abort),
+            OpenSocket: self._on_open_socket,
             PauseReading: lambda a: self._pause_reading(a.conn),
             ResumeReading: lambda a: self._resume_reading(a.conn),
             ConnectionOpened: self._on_opened,
@@ -220,12 +259,62 @@ class BaseHost(ABC, Generic[S]):
         """Accept no more connections."""
 
     @abstractmethod
+    def _watch_door(self, door: UdpDoor) -> None:
+        """Call ``door.readable()`` whenever its socket is readable, until the host stops.
+
+        ``_stop`` closes all ``_doors``.
+        """
+
+    @abstractmethod
     def _make_stream(self, stream: int, peer: PeerId, protocol: str, inbound: bool) -> S:
         """The stream object of this loop."""
+
+    def _listen_quic(self, address: Multiaddr) -> Multiaddr:
+        """Take calls at a UDP address; returns the real one. Raises OSError."""
+        number = self.node.next_id()
+        bound = self._open_door(number, address)
+        self.node.socket_opened(number, bound, self.now(), listening=True)
+        return bound.encapsulate("/quic-v1")
+
+    def _on_open_socket(self, action: OpenSocket) -> None:
+        try:
+            bound = self._open_door(action.sock, action.address)
+        except OSError as error:
+            self.node.socket_failed(action.sock, error, self.now())
+        else:
+            self.node.socket_opened(action.sock, bound, self.now())
 
     def _flush_soon(self) -> None:
         """Flush after the tasks that are ready now have run: what they write goes out together."""
         self.flush()
+
+    def _open_door(self, number: int, address: Multiaddr) -> Multiaddr:
+        """Open a UDP socket under a number; returns where. Raises OSError."""
+        sock = open_udp(route(address))
+        door = self._doors[number] = UdpDoor(self, number, sock)
+        self._watch_door(door)
+        return udp_multiaddr(sock.getsockname())
+
+    def _close_door(self, number: int) -> None:
+        """Close a UDP socket."""
+        self._takers.pop(number, None)
+        door = self._doors.pop(number, None)
+        if door is not None:
+            door.close()
+
+    def take_datagrams(
+        self, door: int, function: Callable[[bytes, tuple[str, int], float], object]
+    ) -> None:
+        """Have ``function(data, source, now)`` called for what comes to a door, not the node."""
+        self._takers[door] = function
+
+    async def _look_up(self, host: str, port: int, family: int) -> Sequence[AddressInfo]:
+        """What ``socket.getaddrinfo`` returns for a TCP connection, without blocking the loop."""
+        raise OSError("this runtime looks up no names")
+
+    def _send_datagram(self, number: int, target: tuple[str, int], data: bytes) -> None:
+        """Send a datagram, or lose it."""
+        self._doors[number].send(target, data)
 
     def _make_node(
         self,
@@ -252,7 +341,19 @@ class BaseHost(ABC, Generic[S]):
             limits=limits,
             agent=agent,
             services=services,
+            security=self.channels.make_security(key, crypto, entropy),
+            muxers=self.channels.make_muxers(),
+            layers=self.channels.make_layers(),
+            private=self.channels.make_private(entropy),
+            quic=make_quic(key, (limits or Limits()).max_inbound_streams),
+            resolver=lambda timers: self._make_resolver(entropy, timers),
         )
+
+    def _make_resolver(self, entropy: Entropy, timers: Timers) -> "Resolver":
+        if self._resolver is None:
+            self._names = HostResolver(self, entropy, timers)
+            return self._names
+        return self._resolver
 
     def _wall(self) -> float:
         return time.time()
@@ -266,7 +367,8 @@ class BaseHost(ABC, Generic[S]):
 
         Register the transport under the id before the next loop turn, then ``flush()``.
         """
-        return self.node.connected(conn, local, remote, self.now())
+        offers = PLAIN if conn is not None else self._listening.offers(local)
+        return self.node.connected(conn, local, remote, self.now(), offers=offers)
 
     def on_dial_failed(self, conn: int, error: Exception) -> None:
         self.node.dial_failed(conn, error, self.now())
@@ -305,6 +407,20 @@ class BaseHost(ABC, Generic[S]):
             self._internal_error(conn, fault)
         self.flush()
 
+    def on_datagrams(self, door: int, datagrams: Sequence[tuple[bytes, tuple[str, int]]]) -> None:
+        """Datagrams arrived, each with where it is from."""
+        node, now = self.node, self.now()
+        taker = self._takers.get(door)
+        for data, source in datagrams:
+            try:
+                if taker is None:
+                    node.datagram(door, data, source, now)
+                else:
+                    taker(data, source, now)
+            except Exception as error:
+                self._internal_error(0, error)
+        self.flush()
+
     def on_timer(self) -> None:
         self._armed = None
         try:
@@ -334,6 +450,8 @@ class BaseHost(ABC, Generic[S]):
                                 self._send(conn, data)
                         except Exception as error:
                             self._internal_error(conn, error)
+                for door, target, datagram in node.datagrams(self.now()):
+                    self._send_datagram(door, target, datagram)
                 self._carry_out()
         finally:
             self._flushing = False
@@ -425,7 +543,7 @@ class BaseHost(ABC, Generic[S]):
         Raises ``ListenError``, with the address in the message.
         """
         self._check_usable()
-        bound = await self._listen(_multiaddr(address))
+        bound = await self._listening.open(_multiaddr(address))
         self.node.listening([*self.node.addresses, *bound], self.now())
         self.flush()
         suffix = Multiaddr(f"/p2p/{self.peer_id}")
@@ -556,6 +674,9 @@ class BaseHost(ABC, Generic[S]):
         self._state = "closing"
         try:
             self._stop_listening()
+            self.node.stop_listening()
+            if self._names is not None:
+                self._names.close(self.now())
             await self._close_all([c.id for c in self.node.connections()])
         finally:
             self._state = "closed"

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from anyp2p_core.multiaddr import Multiaddr
+from anyp2p_core.route import Route, route
 
 from .acceptor import Acceptor
 from .host import BaseHost, S
@@ -27,12 +28,14 @@ from .sockets import (
     IN_PROGRESS,
     AddressInfo,
     connect_error,
+    dial_route,
     listen_error,
+    look_up,
     numeric,
     open_listeners,
-    tcp_multiaddr,
-    tcp_target,
+    socket_multiaddr,
 )
+from .udp import UdpDoor
 
 log = logging.getLogger("anyp2p")
 
@@ -52,10 +55,6 @@ class SocketHost(BaseHost[S]):
     @abstractmethod
     def _wait_writable(self, sock: socket.socket) -> Awaitable[None]:
         """Return when ``sock`` may take something, or was shut down."""
-
-    @abstractmethod
-    async def _look_up(self, host: str, port: int, family: int) -> Sequence[AddressInfo]:
-        """What ``socket.getaddrinfo`` returns for a TCP connection, without blocking the loop."""
 
     def _prepare(self) -> None:
         """Call it from ``_start``."""
@@ -77,6 +76,8 @@ class SocketHost(BaseHost[S]):
         for link in self._sockets:
             link.sock.close()
         self._sockets.clear()
+        for door in self._doors.values():
+            door.sock.close()
 
     # What BaseHost asks for.
 
@@ -110,7 +111,7 @@ class SocketHost(BaseHost[S]):
 
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:
         try:
-            found = await self._resolve_address(address)
+            found = await self._resolve_address(route(address))
         except OSError as error:
             raise listen_error(address, error) from None
         self._check_usable()
@@ -118,6 +119,17 @@ class SocketHost(BaseHost[S]):
 
     def _stop_listening(self) -> None:
         self._acceptor.stop()
+
+    def _watch_door(self, door: UdpDoor) -> None:
+        self._spawn(self._receive_datagrams, door)
+
+    async def _receive_datagrams(self, door: UdpDoor) -> None:
+        try:
+            while not door.closed:
+                await self._wait_readable(door.sock)
+                door.readable()
+        finally:
+            door.sock.close()
 
     # Tasks.
 
@@ -133,13 +145,14 @@ class SocketHost(BaseHost[S]):
     async def _reach(self, conn: int, address: Multiaddr) -> Link:
         """A connected socket, to the first address of a name that answers."""
         errors = []
-        for family, kind, proto, _, target in (await self._resolve_address(address))[:MAX_RESOLVED]:
+        found = await self._resolve_address(dial_route(address))
+        for family, kind, proto, _, target in found[:MAX_RESOLVED]:
             if conn not in self._dialing:
                 break
             link = self._dialing[conn] = self.new_link(socket.socket(family, kind, proto))
             try:
                 code = link.sock.connect_ex(target)
-                if code in IN_PROGRESS:
+                if code in IN_PROGRESS and family != socket.AF_UNIX:  # whose queue is full then
                     await self._wait_writable(link.sock)
                     code = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                 if not (code or link.aborted):
@@ -160,7 +173,7 @@ class SocketHost(BaseHost[S]):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             _try(sock.setsockopt, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         local, remote = _try(sock.getsockname), _try(sock.getpeername)
-        conn = self.on_connected(conn, tcp_multiaddr(local), tcp_multiaddr(remote))
+        conn = self.on_connected(conn, socket_multiaddr(local), socket_multiaddr(remote))
         self._links[conn] = link
         try:
             self.flush()
@@ -213,8 +226,8 @@ class SocketHost(BaseHost[S]):
 
     # Inside, for Acceptor too.
 
-    async def _resolve_address(self, address: Multiaddr) -> Sequence[AddressInfo]:
-        return numeric(address) or await self._look_up(*tcp_target(address))
+    async def _resolve_address(self, found: Route) -> Sequence[AddressInfo]:
+        return numeric(found) or await self._look_up(*look_up(found))
 
     def new_link(self, sock: socket.socket) -> Link:
         link = Link(sock)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from anyp2p.cli import arguments, listen, main, output, pairs, perf, ping, runtimes
+from anyp2p.cli import arguments, main, output, pairs, perf, ping, runtimes
 from anyp2p.cli.failures import Failure, describe, human
 from anyp2p.host import PerfResult
 from anyp2p.keyfile import KeyFileMissing
@@ -431,16 +431,6 @@ def test_rates() -> None:
     ]  # fmt: skip
 
 
-def test_listening_everywhere_is_shown_as_addresses_to_dial() -> None:
-    for everywhere, loopback in (("/ip4/0.0.0.0", "/ip4/127.0.0.1"), ("/ip6/::", "/ip6/::1")):
-        found = [str(address) for address in listen.dialable(Multiaddr(f"{everywhere}/tcp/9"))]
-        assert found[0] == f"{loopback}/tcp/9"
-        assert len(found) in (1, 2) and len(set(found)) == len(found)
-        assert all(text.endswith("/tcp/9") and everywhere + "/" not in text for text in found)
-    one = Multiaddr("/ip4/192.0.2.1/tcp/9")
-    assert listen.dialable(one) == [one]
-
-
 # Runtimes.
 
 
@@ -513,7 +503,7 @@ def test_the_demo_fails_when_something_does_not_work(
     assert main(["demo", "--runtimes", "asyncio"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("1 node in this process, ")
-    assert lines[-4].split()[:3] == ["asyncio", "asyncio", "failed"]
+    assert ["asyncio", "asyncio", "failed"] in [row.split()[:3] for row in lines]
     assert lines[-2] == (
         "asyncio to asyncio: perf moved 16777216 and 16777215 bytes, not 16777216 each way"
     )

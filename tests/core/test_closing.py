@@ -1,7 +1,8 @@
 """Ends of connections: in order, but nobody is waited for for ever."""
 
 import pytest
-from node_pair import Pair, make_node
+from connection_pair import noise, tls
+from node_pair import LOCAL, REMOTE, Pair, Side, make_key, make_node
 
 from anyp2p_core import (
     CloseConnection,
@@ -20,8 +21,13 @@ LARGE = bytes(range(256)) * 6000  # 1.5 MB, six windows
 class Ends(Pair):
     """``a`` writes ``data`` on one stream and closes the connection."""
 
-    def __init__(self, data=b"", **limits):
-        super().__init__(make_node(limits=Limits(max_unsent=len(LARGE), **limits)))
+    def __init__(self, data=b"", security=None, **limits):
+        nodes = []
+        for options in ({"max_unsent": len(LARGE), **limits}, {"max_unsent": len(LARGE)}):
+            key = make_key()
+            offered = () if security is None else [security(key)]
+            nodes.append(make_node(key, limits=Limits(**options), security=offered))
+        super().__init__(*nodes)
         self.ours, self.theirs = self.opened()
         self.wait(10.0)  # what is unsettled after the start is over
         self.obeys = False
@@ -279,3 +285,177 @@ def test_the_reader_is_told_once_the_peer_has_closed():
     assert ends.b.of(StreamReadable)
     assert ends.read() == b"small"
     assert ends.read() == b""
+
+
+# Last words.
+
+
+def handed_out(side, now):
+    """What a loop that asks until there is nothing gets for the transport."""
+    sent = []
+    while data := side.node.data_to_send(side.conn, now):
+        sent.append(data)
+    return sent
+
+
+@pytest.mark.parametrize("data", [b"", b"small", LARGE])
+def test_last_words_go_out_before_the_transport_is_closed(data):
+    ends = Ends(data, tls)
+    ends.a.node.close(ends.a.conn, ends.now)
+    ended = False
+    while not ended:
+        ends.a.poll()
+        assert ends.closings == []  # there is something to say still
+        for segment in handed_out(ends.a, ends.now):
+            assert not ended
+            ends.b.node.receive(ends.b.conn, segment, ends.now)
+            ended = not ends.b.node.connections()
+        for segment in handed_out(ends.b, ends.now):
+            ends.a.node.receive(ends.a.conn, segment, ends.now)
+        while taken := ends.b.node.stream_read(ends.theirs, 1 << 30, ends.now):
+            ends.got += taken
+        ends.b.poll()
+    ends.a.poll()
+    assert ends.closings == [False]
+    assert ends.a.node.writable() == [] == handed_out(ends.a, ends.now)
+    ends.a.poll()
+    assert ends.closings == [False]
+    assert ends.got == data
+    assert ends.b.of(CloseConnection)[0].abort is False  # the answer, behind its own last words
+    assert ends.gone()
+    assert ends.a.last(ConnectionClosed).error is None is ends.b.last(ConnectionClosed).error
+
+
+def test_who_has_no_last_words_closes_at_once_and_once():
+    ends = Ends(b"small", noise)
+    ends.a.node.close(ends.a.conn, ends.now)
+    assert len(handed_out(ends.a, ends.now)) == 1
+    assert handed_out(ends.a, ends.now) == []
+    ends.a.poll()
+    assert ends.closings == [False]
+
+
+def test_a_full_transport_gets_no_last_words():
+    ends = Ends(b"", tls)
+    ends.a.node.blocked(ends.a.conn, True, ends.now)
+    ends.a.node.stream_close(ends.ours, ends.now)
+    ends.run()
+    ends.a.node.blocked(ends.a.conn, False, ends.now)
+    ends.run()
+    ends.a.node.blocked(ends.a.conn, True, ends.now)
+    ends.close()
+    assert ends.closings == [False]
+    ends.a.node.blocked(ends.a.conn, False, ends.now)
+    assert ends.a.node.writable() == []
+    assert ends.a.node.data_to_send(ends.a.conn, ends.now) == b""
+    ends.a.poll()
+    assert ends.closings == [False]
+    assert ends.gone()
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_transport_that_fills_up_before_the_last_words(in_time):
+    ends = Ends(b"small", tls)
+    ends.a.node.close(ends.a.conn, ends.now)
+    data = ends.a.node.data_to_send(ends.a.conn, ends.now)
+    ends.b.node.receive(ends.b.conn, data, ends.now)
+    ends.a.node.blocked(ends.a.conn, True, ends.now)
+    assert ends.a.node.writable() == []
+    ends.a.poll()
+    assert ends.closings == []
+    if in_time:
+        ends.a.node.blocked(ends.a.conn, False, ends.now)
+        assert ends.a.node.writable() == [ends.a.conn]
+        ends.run()
+        assert ends.closings == [False]
+    else:
+        assert ends.aborted_after() == Limits().close_timeout
+        ends.a.node.blocked(ends.a.conn, False, ends.now)
+        assert ends.a.node.writable() == [] == handed_out(ends.a, ends.now)
+        ends.a.poll()
+        assert ends.closings == [True]
+    assert ends.gone()
+
+
+def test_the_peer_says_good_bye_while_we_deliver():
+    ends = Ends(LARGE, tls)
+    ends.close()
+    ends.b.node.close(ends.b.conn, ends.now)
+    ends.run()
+    assert ends.closings == [False]
+    assert [action.abort for action in ends.b.of(CloseConnection)] == [False]
+    ends.a.node.receive_eof(ends.a.conn, ends.now)
+    ends.b.node.receive_eof(ends.b.conn, ends.now)
+    ends.run()
+    assert ends.closings == [False]
+    assert ends.gone()
+    assert ends.a.last(ConnectionClosed).error is None is ends.b.last(ConnectionClosed).error
+
+
+def test_the_peer_says_good_bye_while_something_is_unsent():
+    ends = Ends(LARGE, tls)
+    ends.run()
+    assert ends.a.node.connections()[0].unsent()
+    ends.b.node.close(ends.b.conn, ends.now)
+    ends.run()
+    assert ends.closings == [False]
+    assert ends.a.node.timers.reasons() == ["close"]
+    assert ends.a.node.data_to_send(ends.a.conn, ends.now) == b""
+    assert ends.gone()
+
+
+@pytest.mark.parametrize("security", [noise, tls])
+def test_both_close_at_once(security):
+    ends = Ends(b"small", security)
+    ends.b.node.stream_write(ends.theirs, b"too")
+    sent = []
+    for side in (ends.a, ends.b):
+        side.node.close(side.conn, ends.now)
+        sent.append(handed_out(side, ends.now))
+    for side, segments in ((ends.a, sent[1]), (ends.b, sent[0])):
+        for segment in segments:
+            side.node.receive(side.conn, segment, ends.now)
+        side.node.receive_eof(side.conn, ends.now)
+        side.poll()
+        assert [action.abort for action in side.of(CloseConnection)] == [False]
+    ends.run()
+    assert ends.closings == [False]
+    assert ends.read() == b"small"
+    assert ends.gone()
+    assert ends.a.last(ConnectionClosed).error is None is ends.b.last(ConnectionClosed).error
+
+
+def test_good_bye_and_the_end_of_the_transport_are_one_end():
+    ends = Ends(b"", tls)
+    ends.b.node.close(ends.b.conn, ends.now)
+    for segment in handed_out(ends.b, ends.now):
+        ends.a.node.receive(ends.a.conn, segment, ends.now)
+    ends.a.node.receive_eof(ends.a.conn, ends.now)
+    ends.a.node.receive(ends.a.conn, b"whatever follows", ends.now)
+    ends.a.node.receive_eof(ends.a.conn, ends.now)
+    ends.run()
+    assert ends.closings == [False]
+    assert ends.gone()
+
+
+def test_an_abort_takes_the_last_words_back():
+    ends = Ends(b"", tls)
+    ends.a.node.close(ends.a.conn, ends.now)
+    ends.a.node.abort(ends.a.conn, ends.now)
+    assert ends.a.node.writable() == [] == handed_out(ends.a, ends.now)
+    ends.run()
+    ends.wait(10.0)
+    assert ends.closings == [True]
+    assert ends.gone()
+
+
+@pytest.mark.parametrize("command", ["close", "abort"])
+def test_a_connection_that_is_dropped_before_it_said_anything(command):
+    node = make_node()
+    side = Side(node, node.connected(None, LOCAL, REMOTE, 1.0))
+    node.receive(side.conn, b"\x13/multistream/1.0.0\n", 1.0)
+    assert node.writable() == [side.conn]
+    getattr(node, command)(side.conn, 1.0)
+    assert node.writable() == [] == handed_out(side, 1.0)
+    side.poll()
+    assert [action.abort for action in side.of(CloseConnection)] == [True]

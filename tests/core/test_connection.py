@@ -1,10 +1,9 @@
-"""One connection: the layers joined, without a node."""
+"""One connection: its streams, the ledger, and how it ends. How it begins is in test_upgrade."""
 
 import pytest
-from node_pair import CRYPTO, LOCAL, REMOTE, make_key
+from connection_pair import KEYS, Link
+from node_pair import CRYPTO, LOCAL, REMOTE
 
-from anyp2p.providers.entropy import OsEntropy
-from anyp2p_core.connection import FLUSH, YAMUX, Connection
 from anyp2p_core.errors import (
     ConnectionLost,
     HandshakeError,
@@ -12,213 +11,18 @@ from anyp2p_core.errors import (
     LocalError,
     MuxerError,
     NegotiationError,
-    PeerIdMismatch,
     RemoteError,
     TimedOut,
 )
-from anyp2p_core.limits import Limits
-from anyp2p_core.multistream import encode
 from anyp2p_core.negotiation import NEGOTIATION_FAILED
-from anyp2p_core.plaintext import PlaintextSecurity
-from anyp2p_core.security import NoiseSecurity
+from anyp2p_core.quic_connection import QuicConnection
 from anyp2p_core.stream import RESOURCE_LIMIT
-from anyp2p_core.timers import Timers
-
-KEYS = (make_key(), make_key())
-
-
-def noise(key):
-    return NoiseSecurity(key, CRYPTO, OsEntropy())
-
-
-def plaintext(key):
-    return PlaintextSecurity(key, CRYPTO)
-
-
-class Owner:
-    """What a connection needs, and a record of what it said."""
-
-    def __init__(self, security, **limits):
-        self.limits = Limits(**limits)
-        self.security = {one.protocol: one for one in security}
-        self.timers = Timers()
-        self.unread = 0
-        self.upgraded = 0
-        self.sheds = 0
-        self.touched = 0
-        self.streams = []
-        self.protocols = ["/app"]
-        self.call_at = self.timers.call_at
-        self.cancel = self.timers.cancel
-
-    def supports(self, protocol):
-        return protocol in self.protocols
-
-    def touch(self, connection):
-        self.touched += 1
-
-    def shed(self, now):
-        self.sheds += 1
-
-    def on_upgraded(self, connection, now):
-        assert connection.muxer is not None
-        self.upgraded += 1
-        self.upgraded_at = now
-
-    def on_stream(self, connection, stream, protocol, now):
-        self.streams.append((stream, protocol))
-
-
-class Link:
-    """Two connections; ``a`` dialed ``b``."""
-
-    def __init__(self, ours=(noise,), theirs=(noise,), *, expected=KEYS[1], run=True, **limits):
-        self.now = 1.0
-        self.piece = 1 << 30
-        self.owner_a = Owner([make(KEYS[0]) for make in ours], **limits)
-        self.owner_b = Owner([make(KEYS[1]) for make in theirs], **limits)
-        self.a = Connection(
-            1,
-            initiator=True,
-            owner=self.owner_a,
-            local=REMOTE,
-            remote=LOCAL,
-            expected=expected.peer_id if expected else None,
-            now=self.now,
-        )
-        self.b = Connection(
-            2,
-            initiator=False,
-            owner=self.owner_b,
-            local=LOCAL,
-            remote=REMOTE,
-            expected=None,
-            now=self.now,
-        )
-        if run:
-            self.run()
-
-    def run(self):
-        while self.a.wants_write or self.b.wants_write:
-            for here, there in ((self.a, self.b), (self.b, self.a)):
-                data = here.data_to_send(self.now)
-                for pos in range(0, len(data), self.piece):
-                    there.receive(data[pos : pos + self.piece], self.now)
-
-    def open(self, *protocols, opener=None, **options):
-        """Open a stream by ``a``; what became of it is in the list."""
-        told = []
-        stream = (opener or self.a).open_stream(
-            protocols or ("/app",),
-            lambda stream, protocol, now: told.append(protocol),
-            lambda error, now: told.append(error),
-            self.now,
-            **options,
-        )
-        return stream, told
-
-    def wait(self, seconds):
-        self.now += seconds
-        for owner in (self.owner_a, self.owner_b):
-            owner.timers.run(self.now)
-        self.run()
-
-    @property
-    def timers(self):
-        return self.owner_a.timers.reasons() + self.owner_b.timers.reasons()
-
-
-# The upgrade.
-
-
-@pytest.mark.parametrize("piece", [1 << 30, 1, 13])
-@pytest.mark.parametrize(
-    "ours, theirs, security, early",
-    [
-        ((noise,), (noise,), "/noise", True),
-        ((noise,), (plaintext, noise), "/noise", True),
-        ((plaintext, noise), (noise,), "/noise", True),
-        ((noise, plaintext), (noise, plaintext), "/noise", True),
-        ((plaintext, noise), (noise, plaintext), "/plaintext/2.0.0", False),
-        ((plaintext,), (plaintext,), "/plaintext/2.0.0", False),
-    ],
-)
-def test_upgrade(ours, theirs, security, early, piece):
-    link = Link(ours, theirs, run=False)
-    link.piece = piece
-    link.now = 2.0
-    link.run()
-    assert (link.a.local, link.a.remote) == (link.b.remote, link.b.local) == (REMOTE, LOCAL)
-    for connection, owner, key in ((link.a, link.owner_a, 1), (link.b, link.owner_b, 0)):
-        assert connection.negotiated.security == security
-        assert connection.negotiated.muxer == YAMUX
-        assert connection.negotiated.early_muxer is early
-        assert connection.peer == KEYS[key].peer_id
-        assert connection.public_key == KEYS[key].public
-        assert (owner.upgraded, owner.upgraded_at) == (1, 2.0)
-        assert connection.usable and not connection.wants_write
-        assert connection.data_to_send(link.now) == b""
-    assert link.a.muxer.rtt is not None
-    assert link.timers == []
 
 
 def test_repr_says_where_to_and_who():
     link = Link()
     assert repr(link.a) == f"<Connection 1 dialed {LOCAL} peer={KEYS[1].peer_id}>"
     assert repr(link.b) == f"<Connection 2 accepted {REMOTE} peer={KEYS[0].peer_id}>"
-
-
-def test_without_a_common_security_protocol():
-    link = Link((plaintext,), (noise,), run=False)
-    with pytest.raises(NegotiationError):  # what follows the proposal at once is no other one
-        link.b.receive(link.a.data_to_send(link.now), link.now)
-    with pytest.raises(NegotiationError, match="supports none of /plaintext"):
-        link.a.receive(link.b.data_to_send(link.now), link.now)
-    assert not link.owner_a.upgraded and not link.owner_b.upgraded
-
-
-def test_row_37_the_expected_peer_or_nobody():
-    link = Link(expected=make_key(), run=False)
-    with pytest.raises(PeerIdMismatch):
-        link.run()
-    assert link.a.peer is None and link.a.muxer is None and not link.owner_a.upgraded
-
-
-def test_anybody_when_nobody_is_expected():
-    assert Link(expected=None).a.peer == KEYS[1].peer_id
-
-
-def test_without_a_common_muxer():
-    link = Link((plaintext,), (plaintext,), run=False)
-    link.b.receive(link.a.data_to_send(link.now), link.now)
-    link.a.receive(link.b.data_to_send(link.now), link.now)
-    data = link.a.data_to_send(link.now)
-    assert data.endswith(encode(YAMUX))
-    link.b.receive(data.replace(encode(YAMUX), encode("/mplex/6.7")), link.now)
-    with pytest.raises(NegotiationError, match="supports none of /yamux"):
-        link.a.receive(link.b.data_to_send(link.now), link.now)
-
-
-@pytest.mark.parametrize("security", [noise, plaintext])
-def test_the_peer_closes_during_the_upgrade(security):
-    link = Link((security,), (security,), run=False)
-    while not link.a.muxer or not link.b.muxer:
-        for here, there in ((link.a, link.b), (link.b, link.a)):
-            if not there.muxer:
-                with pytest.raises(HandshakeError):
-                    there.receive_eof()
-            there.receive(here.data_to_send(link.now), link.now)
-    link.a.receive_eof()
-    link.b.receive_eof()
-
-
-def test_the_peer_closes_in_the_middle_of_a_sealed_message():
-    link = Link()
-    stream, _ = link.open()
-    stream.write(b"x")
-    link.b.receive(link.a.data_to_send(link.now)[:-1], link.now)
-    with pytest.raises(HandshakeError, match="middle of a noise message"):
-        link.b.receive_eof()
 
 
 # Streams.
@@ -245,19 +49,6 @@ def test_the_best_protocol_that_the_peer_supports():
     assert told == []
     link.run()
     assert told == ["/b"] and link.owner_b.streams[0][1] == "/b"
-
-
-def test_one_flush_is_one_noise_message():
-    link = Link()
-    stream, _ = link.open()
-    link.run()
-    stream.write(bytes(200_000))
-    sizes = []
-    while link.a.wants_write:
-        data = link.a.data_to_send(link.now)
-        sizes.append(len(data))
-        link.b.receive(data, link.now)
-    assert sizes == [FLUSH + 18] * 3 + [sizes[-1]]
 
 
 def test_streams_are_refused_before_the_upgrade_and_when_closing():
@@ -476,13 +267,6 @@ def test_lost_during_the_upgrade():
     assert link.a.unsent() == 0
 
 
-def test_nothing_is_sent_once_it_is_finished():
-    link = Link(run=False)
-    assert link.a.wants_write
-    link.a.finished = True
-    assert not link.a.wants_write
-
-
 def test_unsent_is_what_the_streams_still_hold():
     link = Link()
     assert link.a.unsent() == 0
@@ -513,3 +297,22 @@ def test_limit_max_unread_total():
     assert (link.owner_b.unread, link.owner_b.sheds) == (101, 1)
     link.b.on_read(accepted, 101, link.now)
     assert link.owner_b.unread == accepted.unread == 0
+
+
+# What a transport may leave as it is.
+
+
+def test_a_transport_that_has_no_words_of_its_own():
+    link = Link(run=False)
+    quic = QuicConnection(
+        3,
+        initiator=True,
+        owner=link.owner_a,
+        crypto=CRYPTO,
+        local=LOCAL,
+        remote=REMOTE,
+        expected=None,
+    )
+    assert quic.greeted  # nobody gets that far without
+    quic.drop()
+    assert quic.finished

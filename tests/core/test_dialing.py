@@ -21,21 +21,22 @@ from anyp2p_core import (
     PeerIdMismatch,
     TimedOut,
 )
-from anyp2p_core.dialing import Dialing, plan
+from anyp2p_core.dialing import MAX_REFUSED, PATIENCE, Dialing
 from anyp2p_core.errors import HandshakeError
+from anyp2p_core.resolver import FakeResolver, LookupFailed
 from anyp2p_core.timers import Timers
 
 PEER, OTHER, SELF = (key.peer_id for key in KEYS)
 
 
 def addresses(count, start=1):
-    return [Multiaddr(f"/ip4/192.0.2.1/tcp/{port}") for port in range(start, start + count)]
+    return [Multiaddr(f"/ip4/1.2.3.4/tcp/{port}") for port in range(start, start + count)]
 
 
 class Owner:
     """A node without transports: the test plays them."""
 
-    def __init__(self, **limits):
+    def __init__(self, *, resolver=None, why_not=None, **limits):
         self.actions = []
         self.events = []
         self.ids = itertools.count(1)
@@ -45,7 +46,9 @@ class Owner:
         """Connections whose transport is open, with the error that ended them."""
         self.peer_id = SELF
         self.timers = Timers()
-        self.dialing = Dialing(self)
+        if callable(resolver):
+            resolver = resolver(self.timers)
+        self.dialing = Dialing(self, resolver=resolver, why_not=why_not)
 
     def next_id(self):
         return next(self.ids)
@@ -65,8 +68,8 @@ class Owner:
 
     # What the test does.
 
-    def dial(self, peer, targets):
-        return self.dialing.dial(peer, targets, self.now)
+    def dial(self, peer, targets, known=()):
+        return self.dialing.dial(peer, targets, self.now, known=known)
 
     def dials(self):
         """Dial actions since the last call."""
@@ -98,74 +101,70 @@ class Owner:
         return len(self.dialing) == len(self.timers) == 0
 
 
-# The order
-
-
-@pytest.mark.parametrize(
-    ("given_", "expected"),
-    [
-        ("", ""),
-        ("4a", "4a"),
-        ("6a", "6a"),
-        ("4a 4b", "4a 4b"),
-        ("4a 4a 4b 4a", "4a 4b"),
-        ("4a 4b 6a", "6a 4a 4b"),
-        ("6a 6b 6c 4a", "6a 4a 6b 6c"),
-        ("4a 6a 4b 6b", "6a 4a 6b 4b"),
-        ("da 6a 4a", "6a da 4a"),
-    ],
-)
-def test_families_alternate(given_, expected):
-    hosts = {"4": "/ip4/192.0.2.1", "6": "/ip6/2001:db8::1", "d": "/dns/example.com"}
-
-    def read(text):
-        return [Multiaddr(f"{hosts[word[0]]}/tcp/{ord(word[1])}") for word in text.split()]
-
-    assert plan(read(given_)) == read(expected)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 9)), max_size=20))
-def test_a_plan_has_every_address_once(items):
-    given_ = [Multiaddr(f"/{'ip6/::1' if six else 'ip4/127.0.0.1'}/tcp/{n}") for six, n in items]
-    ordered = plan(given_)
-    assert sorted(ordered) == sorted(set(given_))
-    for name in ("ip4", "ip6"):
-        assert [one for one in ordered if one.names[0] == name] == [
-            one for one in dict.fromkeys(given_) if one.names[0] == name
-        ]
-
-
 # One dial
 
 
 def test_attempts_start_a_quarter_of_a_second_apart():
     owner = Owner()
-    owner.dial(PEER, addresses(3))
+    six = Multiaddr("/ip6/2600::1/tcp/1")
+    owner.dial(PEER, [*addresses(3), six])
     started = []
     for _ in range(8):
         started += [(owner.now, dial.address) for dial in owner.dials()]
         owner.wait(0.125)
-    assert started == list(zip((0.0, 0.25, 0.5), addresses(3), strict=True))
-    assert sorted(owner.timers.reasons()) == ["dial"] * 3
+    assert started == list(zip((0.0, 0.25, 0.5, 0.5), [six, *addresses(3)], strict=True))
+    assert sorted(owner.timers.reasons()) == ["dial"] * 4
 
 
 def test_a_failure_starts_the_next_one_at_once():
     owner = Owner()
-    owner.dial(PEER, addresses(3))
+    six = Multiaddr("/ip6/2600::1/tcp/1")
+    owner.dial(PEER, [*addresses(2), six])
     (first,) = owner.dials()
+    assert first.address == six
     owner.wait(0.1)
     owner.failed(first.conn)
     (second,) = owner.dials()
-    assert second.address == addresses(3)[1]
+    assert second.address == addresses(1)[0]
     owner.wait(0.2)  # the quarter is counted from the last start
     assert owner.dials() == []
     owner.wait(0.05)
-    assert [dial.address for dial in owner.dials()] == addresses(1, 3)
+    assert [dial.address for dial in owner.dials()] == addresses(1, 2)
+
+
+def test_a_turn_is_counted_from_the_last_start_also_when_that_was_late():
+    owner = Owner()
+    six = [Multiaddr(f"/ip6/2600::1/tcp/{port}") for port in (1, 2)]
+    owner.dial(PEER, [*six, *addresses(1)])
+    owner.now = 0.4
+    owner.timers.run(0.4)
+    assert [dial.address for dial in owner.dials()] == [six[0], addresses(1)[0]]
+    assert owner.timers.next_timeout() == 0.65
+
+
+def test_any_clock_will_do():
+    owner = Owner()
+    owner.now = -1000.0
+    owner.dial(PEER, addresses(1))
+    assert len(owner.dials()) == 1
+
+
+def test_private_and_public_addresses_have_turns_of_their_own():
+    owner = Owner()
+    near = [Multiaddr(f"/ip4/10.0.0.1/tcp/{port}") for port in (1, 2)]
+    owner.dial(PEER, [*addresses(2), *near])
+    assert [dial.address for dial in owner.dials()] == [near[0], addresses(1)[0]]
+    owner.wait(0.04)
+    assert [dial.address for dial in owner.dials()] == near[1:]
+    owner.wait(0.2)
+    assert owner.dials() == []
+    owner.wait(0.02)
+    assert [dial.address for dial in owner.dials()] == addresses(1, 2)
 
 
 def test_success_ends_the_others_at_once():
     owner = Owner()
-    request = owner.dial(PEER, addresses(9))
+    request = owner.dial(PEER, addresses(3))
     owner.wait(0.6)
     first, second, third = owner.dials()
     assert owner.connected(second.conn) == second.address
@@ -212,6 +211,46 @@ def test_every_address_is_tried_and_every_reason_is_told():
         assert f"{address}: {reason}" in str(event.error)
     assert str(PEER) in str(event.error)
     assert owner.nothing_is_left()
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_an_attempt_that_fails_while_it_is_started(count):
+    """As where there is no transport for it."""
+    owner = Owner()
+
+    def act(action):
+        if isinstance(action, Dial) and action.address.get("tcp") != "7":
+            owner.failed(action.conn)
+        owner.actions.append(action)
+
+    owner.act = act
+    owner.dial(PEER, addresses(count))
+    tried = owner.dials()
+    if count < 7:
+        assert len(owner.events) == 1 and owner.nothing_is_left()
+        assert len(owner.events[0].error.attempts) == count == len(tried)
+        return
+    assert [dial.address for dial in tried] == addresses(count)
+    assert owner.timers.reasons() == ["dial"] and owner.events == []
+    owner.failed(tried[6].conn)
+    assert len(owner.events[0].error.attempts) == count and owner.nothing_is_left()
+
+
+def test_a_failed_start_does_not_leave_two_timers():
+    owner = Owner()
+    refused = []
+
+    def act(action):
+        owner.actions.append(action)
+        if isinstance(action, Dial) and not refused:
+            refused.append(action)
+            owner.failed(action.conn)
+
+    owner.act = act
+    six = [Multiaddr(f"/ip6/2600::1/tcp/{port}") for port in (1, 2)]
+    owner.dial(PEER, [*six, *addresses(2)])
+    assert len(owner.dials()) == 2
+    assert sorted(owner.timers.reasons()) == ["dial", "dial the next address"]
 
 
 def test_a_reason_without_words():
@@ -337,7 +376,7 @@ def test_whoever_answers_ends_the_dial_of_its_own_id_too():
 
 def test_a_peer_that_comes_to_us_ends_the_dial_but_not_its_attempts():
     owner = Owner()
-    request = owner.dial(PEER, addresses(4))
+    request = owner.dial(PEER, addresses(2))
     owner.wait(0.3)
     first, second = owner.dials()
     assert owner.connected(999) is None
@@ -471,6 +510,355 @@ def test_any_course_of_events_ends_every_dial_once(data):
     assert set(outcomes) | cancelled == requests
 
 
+# What is known from before, and what cannot be dialed
+
+
+def fail_all(owner):
+    while dials := owner.dials():
+        for dial in dials:
+            owner.failed(dial.conn)
+
+
+def test_what_failed_lately_is_spared_unless_somebody_asks_for_it():
+    owner = Owner()
+    one, two = addresses(2)
+    owner.dial(PEER, [one])
+    fail_all(owner)
+    request = owner.dial(PEER, [], known=[one])
+    assert owner.dials() == []
+    event = owner.events[-1]
+    assert event.dial == request
+    assert event.error.attempts == ((str(one), "it failed lately; spared for 5 s more"),)
+    assert "no address can be dialed" in str(event.error)
+    owner.dial(PEER, [], known=[one, two])
+    (dial,) = owner.dials()
+    assert dial.address == two
+    owner.dial(PEER, [one])  # it joins
+    assert [dial.address for dial in owner.dials()] == [one]
+    fail_all(owner)
+    owner.dial(OTHER, [], known=[one])  # of that peer nothing is known
+    assert [dial.address for dial in owner.dials()] == [one]
+
+
+def test_an_asked_for_address_is_refused_no_more():
+    owner = Owner()
+    one, two = addresses(2)
+    owner.dial(PEER, [one])
+    fail_all(owner)
+    owner.dial(PEER, [two], known=[one])
+    owner.dial(PEER, [one])
+    fail_all(owner)
+    attempts = owner.events[-1].error.attempts
+    assert sorted(attempts) == [(str(one), "refused"), (str(two), "refused")]
+
+
+def test_a_success_and_time_forgive():
+    owner = Owner()
+    (one,) = addresses(1)
+    owner.dial(PEER, [one])
+    fail_all(owner)
+    owner.wait(5.1)
+    owner.dial(PEER, [], known=[one])
+    fail_all(owner)
+    owner.dial(PEER, [one])
+    (dial,) = owner.dials()
+    owner.connected(dial.conn)
+    owner.dial(PEER, [], known=[one])
+    assert len(owner.dials()) == 1
+
+
+def test_dropped_attempts_are_no_failures():
+    owner = Owner()
+    request = owner.dial(PEER, addresses(2))
+    owner.wait(0.3)
+    owner.dialing.cancel(request)
+    assert len(owner.dials()) == 2 and len(owner.dialing.history) == 0
+    owner.dial(PEER, addresses(2))
+    owner.wait(0.3)
+    owner.connected(owner.dials()[1].conn)
+    assert len(owner.dialing.history) == 0
+
+
+def test_known_addresses_that_lead_nowhere():
+    owner = Owner()
+    nowhere = Multiaddr("/ip4/0.0.0.0/tcp/1")
+    owner.dial(PEER, [], known=[nowhere])
+    assert owner.dials() == [] and "names no host" in str(owner.events[-1].error)
+    owner.dial(PEER, [nowhere])
+    assert len(owner.dials()) == 1
+
+
+def test_the_best_known_addresses_are_taken():
+    owner = Owner(max_dial_addresses=3, dial_stagger=0.0)
+    asked = Multiaddr("/ip4/1.2.3.4/tcp/60000")
+    owner.dial(PEER, [asked], known=addresses(5)[::-1])
+    assert [dial.address for dial in owner.dials()] == [*addresses(2), asked]
+
+
+def test_what_a_node_cannot_dial():
+    def why_not(address):
+        return "QUIC needs anyp2p[quic]" if "quic-v1" in address.names else None
+
+    owner = Owner(why_not=why_not)
+    quic = [Multiaddr(f"/ip4/1.2.3.4/udp/{port}/quic-v1") for port in range(1, 200)]
+    owner.dial(PEER, quic[:1])
+    message = str(owner.events[-1].error)
+    assert f"no address can be dialed: {quic[0]}: QUIC needs anyp2p[quic]" in message
+    owner.dial(PEER, [*quic, *addresses(1)])
+    (dial,) = owner.dials()
+    owner.failed(dial.conn)
+    error = owner.events[-1].error
+    assert len(error.attempts) == 1 + MAX_REFUSED
+    assert error.attempts[0] == (str(dial.address), "refused")
+    assert "no address can be dialed" not in str(error)
+
+
+# Names
+
+
+NAMED = Multiaddr("/dns4/a.example/tcp/443/tls/ws")
+AT1, AT2 = (Multiaddr(f"/ip4/1.2.3.{n}/tcp/443/tls/ws") for n in (1, 2))
+HOSTS = {("a.example", "A"): ["1.2.3.2", "1.2.3.1"], ("a.example", "AAAA"): ["2600::1"]}
+
+
+def late(records, delay=1.0):
+    return lambda timers: FakeResolver(records, timers, delay)
+
+
+def test_without_a_resolver_names_go_to_the_transport():
+    owner = Owner()
+    names = [Multiaddr(f"/{name}/a.example/tcp/1") for name in ("dns", "dns4", "dns6")]
+    owner.dial(PEER, names)
+    owner.wait(1.0)
+    assert sorted(dial.address for dial in owner.dials()) == names
+
+
+@pytest.mark.parametrize("text", ["/dnsaddr/a.example", "/dns/a.example/udp/1/quic-v1"])
+def test_without_a_resolver_some_names_mean_nothing(text):
+    owner = Owner()
+    owner.dial(PEER, [Multiaddr(text)])
+    assert owner.dials() == []
+    assert f"{text}: looking it up needs anyp2p[dns]" in str(owner.events[-1].error)
+    assert owner.nothing_is_left()
+
+
+def test_a_name_is_looked_up_and_every_ip_tried():
+    owner = Owner(resolver=FakeResolver(HOSTS))
+    request = owner.dial(PEER, [NAMED])
+    (first,) = owner.dials()
+    assert first.address == AT2  # as the server sorted them
+    attempt = owner.dialing.attempt(first.conn).attempts[first.conn]
+    assert (attempt.address, attempt.target, attempt.peer) == (NAMED, AT2, PEER)
+    owner.failed(first.conn)
+    (second,) = owner.dials()
+    assert second.address == AT1
+    assert owner.connected(second.conn) == NAMED  # for the peerstore
+    assert owner.events == [PeerConnected(request, PEER, second.conn)] and owner.nothing_is_left()
+
+
+def test_the_error_names_the_name():
+    owner = Owner(resolver=FakeResolver(HOSTS))
+    owner.dial(PEER, [NAMED, Multiaddr("/dns4/b.example/tcp/1")])
+    fail_all(owner)
+    attempts = owner.events[-1].error.attempts
+    assert attempts[0][0] == "/dns4/b.example/tcp/1" and "no b.example" in attempts[0][1]
+    assert attempts[1:] == ((str(NAMED), "refused"),) * 2
+    assert owner.nothing_is_left()
+
+
+def test_other_addresses_do_not_wait_for_an_answer():
+    owner = Owner(resolver=late(HOSTS))
+    request = owner.dial(PEER, [NAMED, *addresses(1)])
+    (dial,) = owner.dials()
+    assert dial.address == addresses(1)[0]
+    owner.failed(dial.conn)
+    assert owner.events == []  # the dial is not over
+    owner.wait(1.0)
+    assert [dial.address for dial in owner.dials()] == [AT2]
+    owner.dialing.cancel(request)
+    assert owner.nothing_is_left()
+
+
+def test_a_dial_ends_with_its_last_answer():
+    owner = Owner(resolver=late({}))
+    owner.dial(PEER, [NAMED])
+    owner.wait(0.9)
+    assert owner.events == []
+    owner.wait(0.1)
+    assert isinstance(owner.events[0], DialFailed) and owner.nothing_is_left()
+
+
+def test_no_answer_at_all():
+    owner = Owner(resolver=late({}, 1e6))
+    owner.dial(PEER, [NAMED])
+    owner.wait(10.0)
+    (event,) = owner.events
+    assert "no DNS answer within 10 s" in str(event.error)
+    assert owner.timers.reasons() == ["answer of the resolver"] and len(owner.dialing) == 0
+
+
+def test_the_first_addresses_found_wait_a_moment_for_better_ones():
+    class Slow(FakeResolver):
+        def query(self, name, kind, answered, now):
+            self._delay = {"A": 1.0, "AAAA": 1.03}[kind]
+            super().query(name, kind, answered, now)
+
+    owner = Owner(resolver=lambda timers: Slow(HOSTS, timers))
+    owner.dial(PEER, [Multiaddr("/dns/a.example/tcp/1")])
+    owner.wait(1.02)
+    assert owner.dials() == []
+    owner.wait(0.01)
+    (dial,) = owner.dials()
+    assert dial.address == Multiaddr("/ip6/2600::1/tcp/1")
+
+
+def test_they_do_not_wait_long():
+    assert PATIENCE == 0.05
+    both = {**HOSTS, ("b.example", "A"): ["1.2.3.9"]}
+
+    class Slow(FakeResolver):
+        def query(self, name, kind, answered, now):
+            self._delay = {"a.example": 1.0, "b.example": 3.0}[name]
+            super().query(name, kind, answered, now)
+
+    owner = Owner(resolver=lambda timers: Slow(both, timers))
+    owner.dial(PEER, [NAMED, Multiaddr("/dns4/b.example/tcp/1")])
+    owner.wait(1.04)
+    assert owner.dials() == []
+    owner.wait(0.02)
+    assert [dial.address for dial in owner.dials()] == [AT2]
+    owner.wait(0.3)
+    assert [dial.address for dial in owner.dials()] == [AT1]
+    owner.wait(2.0)
+    assert [str(dial.address) for dial in owner.dials()] == ["/ip4/1.2.3.9/tcp/1"]
+
+
+def test_what_is_found_takes_its_place_in_the_queue():
+    owner = Owner(resolver=late(HOSTS, 0.1))
+    six = Multiaddr("/ip6/2600::9/tcp/1")
+    owner.dial(PEER, [*addresses(1), six, Multiaddr("/dns6/a.example/tcp/1")])
+    assert [dial.address for dial in owner.dials()] == [six]
+    owner.wait(0.25)
+    assert [str(dial.address) for dial in owner.dials()] == ["/ip6/2600::1/tcp/1"]
+    owner.wait(0.25)
+    assert [dial.address for dial in owner.dials()] == addresses(1)
+
+
+def test_a_target_is_tried_once_for_each_name_that_matters():
+    hosts = {(name, "A"): ["1.2.3.4"] for name in ("a.example", "b.example")}
+    owner = Owner(resolver=FakeResolver(hosts))
+    texts = ["/dns4/a.example/tcp/1", "/dns4/b.example/tcp/1"]
+    owner.dial(PEER, [*map(Multiaddr, texts), *addresses(1)])
+    fail_all(owner)
+    assert len(owner.events[-1].error.attempts) == 1
+    owner.dial(PEER, [Multiaddr(text + "/ws") for text in texts])
+    fail_all(owner)
+    assert [where for where, _ in owner.events[-1].error.attempts] == [f"{t}/ws" for t in texts]
+
+
+def test_a_dnsaddr_of_the_wanted_peer():
+    entries = [
+        f"dnsaddr=/ip4/1.2.3.4/tcp/1/p2p/{PEER}",
+        f"dnsaddr=/ip4/1.2.3.4/tcp/2/p2p/{OTHER}",
+        "dnsaddr=/ip4/1.2.3.4/tcp/3",
+    ]
+    resolver = FakeResolver({("_dnsaddr.a.example", "TXT"): entries})
+    for text in ("/dnsaddr/a.example", f"/dnsaddr/a.example/p2p/{PEER}"):
+        owner = Owner(resolver=resolver)
+        owner.dial(PEER, [Multiaddr(text)])
+        (dial,) = owner.dials()
+        assert dial.address == addresses(1)[0]
+        owner.wait(1.0)
+        assert owner.dials() == []
+
+
+def test_a_dnsaddr_of_anybody_tells_who_has_to_answer():
+    entries = [f"dnsaddr={one}/p2p/{OTHER}" for one in addresses(1)]
+    owner = Owner(resolver=FakeResolver({("_dnsaddr.a.example", "TXT"): entries}))
+    owner.dial(None, [Multiaddr("/dnsaddr/a.example")])
+    (dial,) = owner.dials()
+    found = owner.dialing.attempt(dial.conn)
+    assert found.peer is None and found.expected(dial.conn) == OTHER
+
+
+def test_known_names_are_looked_up_and_what_failed_is_spared():
+    owner = Owner(resolver=FakeResolver(HOSTS))
+    owner.dial(PEER, [NAMED])
+    (dial,) = owner.dials()
+    owner.failed(dial.conn)
+    (dial,) = owner.dials()
+    owner.connected(dial.conn)
+    owner.dial(PEER, [], known=[NAMED])
+    (dial,) = owner.dials()
+    assert dial.address == AT1
+    owner.failed(dial.conn)
+    assert "spared" in str(owner.events[-1].error) and owner.nothing_is_left()
+
+
+def test_a_name_that_is_asked_for_is_tried_whatever_failed():
+    owner = Owner(resolver=FakeResolver(HOSTS))
+    for _ in range(2):
+        owner.dial(PEER, [NAMED])
+        fail_all(owner)
+        assert [reason for _, reason in owner.events[-1].error.attempts] == ["refused"] * 2
+
+
+def test_what_is_found_has_to_be_dialable():
+    entries = ["dnsaddr=/ip4/1.2.3.4/udp/1/quic-v1", f"dnsaddr={addresses(1)[0]}"]
+    owner = Owner(
+        resolver=FakeResolver({("_dnsaddr.a.example", "TXT"): entries}),
+        why_not=lambda address: "no QUIC" if "udp" in address.names else None,
+    )
+    owner.dial(PEER, [Multiaddr("/dnsaddr/a.example")])
+    assert owner.dials() == []  # neither names the peer
+    owner.dial(None, [Multiaddr("/dnsaddr/a.example")])
+    (dial,) = owner.dials()
+    assert dial.address == addresses(1)[0]
+    owner.failed(dial.conn)
+    assert owner.events[-1].error.attempts == (
+        (str(dial.address), "refused"),
+        ("/ip4/1.2.3.4/udp/1/quic-v1", "no QUIC"),
+    )
+
+
+def test_names_stand_for_32_addresses_at_most():
+    hosts = {("a.example", "A"): [f"1.2.4.{n}" for n in range(60)]}
+    owner = Owner(resolver=FakeResolver(hosts), max_parallel_dials=100, dial_stagger=0.0)
+    owner.dial(PEER, [*addresses(40), Multiaddr("/dns4/a.example/tcp/1")])
+    assert len(owner.dials()) == 32  # no room for the name
+    owner.dial(OTHER, [*addresses(31), Multiaddr("/dns4/a.example/tcp/1")])
+    assert len(owner.dials()) == 31 + 32
+
+
+def test_success_ends_the_looking_up():
+    owner = Owner(resolver=late(HOSTS))
+    owner.dial(PEER, [NAMED, *addresses(1)])
+    (dial,) = owner.dials()
+    owner.connected(dial.conn)
+    assert owner.timers.reasons() == ["answer of the resolver"]
+    owner.wait(2.0)
+    assert owner.dials() == [] and len(owner.events) == 1
+
+
+def test_an_answer_finds_a_joined_dial():
+    owner = Owner(resolver=late(HOSTS, 0.1))
+    request = owner.dial(PEER, addresses(2))
+    assert owner.dial(PEER, [NAMED]) == request
+    owner.dial(PEER, [NAMED])
+    owner.wait(0.2)
+    assert [dial.address for dial in owner.dials()] == addresses(1)
+    owner.wait(0.1)
+    assert [dial.address for dial in owner.dials()] == addresses(1, 2)
+    owner.wait(0.6)
+    assert [dial.address for dial in owner.dials()] == [AT2, AT1]
+
+
+def test_an_answer_that_is_an_error():
+    owner = Owner(resolver=FakeResolver({("a.example", "A"): LookupFailed("the server is down")}))
+    owner.dial(PEER, [NAMED])
+    assert "the server is down" in str(owner.events[-1].error)
+
+
 # In a node
 
 
@@ -566,6 +954,8 @@ def test_a_handshake_that_never_ends_takes_10_seconds():
         a.receive(dial.conn, bytes((byte,)), now)
         a.handle_timeout(now)
     assert now == 12.0
+    for conn in a.writable():
+        a.data_to_send(conn, now)
     assert CloseConnection(dial.conn, abort=True) in a.poll()
     a.disconnected(dial.conn, None, now)
     (event,) = (item for item in a.poll() if isinstance(item, DialFailed))

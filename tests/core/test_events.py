@@ -6,7 +6,15 @@ import pytest
 
 import anyp2p_core
 from anyp2p_core import events
-from anyp2p_core.events import Action, CloseConnection, Dial, Event, PauseReading, ResumeReading
+from anyp2p_core.events import (
+    Action,
+    CloseConnection,
+    Dial,
+    Event,
+    OpenSocket,
+    PauseReading,
+    ResumeReading,
+)
 
 CLASSES = [
     one
@@ -19,9 +27,9 @@ def make(kind):
     return kind(*(None for _ in dataclasses.fields(kind)))
 
 
-def test_there_are_four_actions_and_the_rest_are_events():
+def test_there_are_five_actions_and_the_rest_are_events():
     assert {one for one in CLASSES if issubclass(one, Action)} == {
-        CloseConnection, Dial, PauseReading, ResumeReading,
+        CloseConnection, Dial, OpenSocket, PauseReading, ResumeReading,
     }  # fmt: skip
     assert not [one for one in CLASSES if issubclass(one, Action) and issubclass(one, Event)]
 

@@ -378,10 +378,46 @@ def test_encapsulate() -> None:
     assert str(base) == "/ip4/1.2.3.4"
     with pytest.raises(DecodeError):
         base / "tcp/80"
-    with pytest.raises(DecodeError):
-        Multiaddr("/unix/a") / "/tcp/80"
+    assert str(Multiaddr("/unix/a") / "/tcp/80") == "/unix/a/tcp/80"  # a path takes all
     with pytest.raises(DecodeError, match="components"):
         Multiaddr("/tls" * MAX_COMPONENTS) / "/tls"
+
+
+def test_encapsulate_in_a_path() -> None:
+    path = Multiaddr("/unix/run/app.sock")
+    full = path / f"/p2p/{PEER}"
+    assert full == Multiaddr(f"/unix/run/app.sock/p2p/{PEER}") == path.encapsulate(f"/p2p/{PEER}")
+    assert full.names == ("unix",)
+    assert full.split_peer() == (path, Multiaddr(f"/p2p/{PEER}").components[0].raw)
+    with pytest.raises(DecodeError, match="1024"):
+        Multiaddr("/unix/" + "a" * 1000) / f"/p2p/{PEER}"
+
+
+@pytest.mark.parametrize(
+    ("address", "where", "named"),
+    [
+        ("/ip4/1.2.3.4/tcp/80", "/ip4/1.2.3.4/tcp/80", False),
+        (f"/ip4/1.2.3.4/tcp/80/p2p/{PEER}", "/ip4/1.2.3.4/tcp/80", True),
+        (f"/ip4/1.2.3.4/tcp/80/p2p/{PEER}/p2p-circuit", None, False),
+        (f"/p2p/{PEER}", "", True),
+        ("/unix/a", "/unix/a", False),
+        (f"/unix/a/p2p/{PEER}", "/unix/a", True),
+        (f"/unix/a/b.sock/p2p/{PEER}", "/unix/a/b.sock", True),
+        (f"/unix/a/p2p/{PEER}/p2p/{PEER}", f"/unix/a/p2p/{PEER}", True),  # the last one
+        (f"/unix/p2p/{PEER}", None, False),  # nothing would be left of the path
+        ("/unix/a/p2p/b", None, False),  # a directory of that name
+        ("/unix/a/p2p", None, False),
+        (f"/unix/a/p2p/{PEER}/b", None, False),
+        (f"/unix/a/p2p/{PEER[:-1]}", None, False),
+        ("/unix/a/p2p/bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy", None, False),
+    ],
+)
+def test_split_peer(address: str, where: str | None, named: bool) -> None:
+    found, peer = Multiaddr(address).split_peer()
+    assert str(found or "") == (address if where is None else where)
+    assert peer == (Multiaddr(f"/p2p/{PEER}").components[0].raw if named else None)
+    if named and found is not None:
+        assert found / f"/p2p/{PEER}" == Multiaddr(address)
 
 
 @pytest.mark.parametrize(

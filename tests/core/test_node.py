@@ -1,9 +1,13 @@
 """A whole node: its inputs, outputs, commands and limits. Attacks are in tests/hostile."""
 
 import pytest
+from connection_pair import tls
+from fake_layers import Maker
 from node_pair import CRYPTO, LOCAL, REMOTE, Pair, make_key, make_node
+from stranger import one_by_one
 
 from anyp2p.providers.entropy import OsEntropy
+from anyp2p.providers.xsalsa20 import SalsaCiphers
 from anyp2p_core import (
     CloseConnection,
     ConnectionClosed,
@@ -38,6 +42,8 @@ from anyp2p_core import (
 from anyp2p_core.echo import Echo
 from anyp2p_core.perf import Perf
 from anyp2p_core.plaintext import PlaintextSecurity
+from anyp2p_core.pnet import PreSharedKey, PrivateNetwork
+from anyp2p_core.route import route
 from anyp2p_core.security import NoiseSecurity
 
 
@@ -527,7 +533,7 @@ def test_addresses_may_name_the_peer_and_known_ones_are_tried_too():
         dialed += [str(item.address) for item in outputs(node, Dial)]
         if node.next_timeout() is not None:
             node.handle_timeout(node.next_timeout())
-    assert dialed[:3] == [str(LOCAL), str(only), "/ip4/192.0.2.7/tcp/7"]
+    assert dialed == [str(LOCAL), "/ip4/192.0.2.7/tcp/7"]
 
 
 def test_a_dial_that_was_cancelled_is_not_wanted_any_more():
@@ -571,6 +577,7 @@ def test_limit_dial_timeout_ends_an_upgrade_too():
     node.dial(make_key().peer_id, [LOCAL], 0.0)
     (dial,) = outputs(node, Dial)
     node.connected(dial.conn, REMOTE, LOCAL, 1.0)
+    assert node.data_to_send(dial.conn, 1.0)
     node.handle_timeout(3.0)
     assert outputs(node, CloseConnection) == [CloseConnection(dial.conn, abort=True)]
     node.disconnected(dial.conn, None, 3.0)
@@ -932,3 +939,134 @@ def test_a_service_begins_and_ends_to_serve():
         pair.a.node.unhandle("/late", pair.now)
     pair.a.node.unserve("/late", pair.now)
     assert "/late" not in pair.a.node.protocols
+
+
+# What lies under connections.
+
+
+class Refusing:
+    """Makes layers that cannot do what an address asks for, and sees it late."""
+
+    def check(self, route):
+        pass
+
+    def start(self, *, initiator, route, write):
+        raise LocalError("no certificate can be for that name")
+
+
+def private(byte):
+    return PrivateNetwork(PreSharedKey(byte * 32), SalsaCiphers(), OsEntropy())
+
+
+@pytest.mark.parametrize(
+    ("offers", "end"),
+    [
+        (((),), ""),
+        ((("ws",),), "/ws"),
+        ((("tls", "ws"),), "/tls/ws"),
+        (((), ("ws",)), ""),  # nobody knows yet
+    ],
+)
+def test_addresses_of_a_connection_name_its_layers(offers, end):
+    node = make_node(layers={"ws": Maker(b"w"), "tls": Maker(b"t")})
+    node.connected(None, LOCAL, REMOTE, 0.0, offers=offers)
+    node.connected(None, None, None, 0.0, offers=offers)
+    named, nameless = node._connections.values()
+    assert (str(named.local), str(named.remote)) == (f"{LOCAL}{end}", f"{REMOTE}{end}")
+    assert nameless.local is None is nameless.remote
+
+
+def test_layers_of_a_dial_are_those_of_its_address():
+    maker = Maker(b"w", b"GET")
+    node = make_node(layers={"ws": maker})
+    node.dial(None, [LOCAL.encapsulate("/ws")], 0.0)
+    [dial] = outputs(node, Dial)
+    node.connected(dial.conn, REMOTE, LOCAL, 0.0)
+    [(_, initiator, where)] = maker.made
+    assert initiator and where == route(LOCAL.encapsulate("/ws"))
+    [connection] = node._connections.values()
+    assert str(connection.remote) == f"{LOCAL}/ws" and str(connection.local) == f"{REMOTE}/ws"
+    assert node.writable() == [dial.conn]
+    assert node.data_to_send(dial.conn, 0.0) == b"GET"  # the proposal waits for the answer
+    assert node.writable() == []
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"), [({}, "WebSocket needs a provider"), ({"ws": Refusing()}, "certificate")]
+)
+def test_a_layer_that_cannot_be_made_fails_the_dial(layers, reason):
+    node = make_node(layers=layers)
+    node.dial(None, [LOCAL.encapsulate("/ws")], 0.0)
+    said = node.poll()
+    dials = [item for item in said if isinstance(item, Dial)]
+    if dials:  # it may be known before
+        node.connected(dials[0].conn, REMOTE, LOCAL, 0.0)
+        said = node.poll()
+        assert [one for one in said if isinstance(one, CloseConnection)] == [
+            CloseConnection(dials[0].conn, abort=True)
+        ]
+        node.disconnected(dials[0].conn, None, 0.0)
+    [failed] = [item for item in said if isinstance(item, DialFailed)]
+    assert reason in str(failed.error)
+    assert node.poll() == [] and not node._connections and len(node.timers) == 0
+
+
+def test_a_layer_that_cannot_be_made_for_whoever_comes():
+    node = make_node(layers={"ws": Refusing()}, limits=Limits(max_pending_inbound=1))
+    for _ in range(3):  # none of them counts
+        conn = node.connected(None, LOCAL, REMOTE, 0.0, offers=(("ws",),))
+        assert outputs(node, CloseConnection) == [CloseConnection(conn, abort=True)]
+        node.disconnected(conn, None, 0.0)
+    assert accept(node) is not None
+
+
+@pytest.mark.parametrize("segments", [None, one_by_one])
+def test_a_private_network(segments):
+    pair = Pair(make_node(private=private(b"k")), make_node(private=private(b"k")), cut=segments)
+    assert pair.a.node.carriers.private
+    assert pair.a.last(PeerConnected).peer == pair.b.node.peer_id
+
+
+@pytest.mark.parametrize("theirs", [b"K", None])
+def test_a_dial_into_another_private_network_says_what_it_may_be(theirs):
+    other = make_node(private=private(theirs)) if theirs else make_node()
+    pair = Pair(make_node(private=private(b"k")), other)
+    assert "it may use another pre-shared key, or none" in str(pair.a.last(DialFailed).error)
+    assert not pair.a.node._connections and not pair.b.node._connections
+
+
+def test_a_dial_that_fails_in_the_right_private_network_says_why():
+    ours, theirs = make_key(), make_key()
+    pair = Pair(
+        make_node(ours, private=private(b"k"), security=[PlaintextSecurity(ours, CRYPTO)]),
+        make_node(theirs, private=private(b"k")),
+    )
+    error = str(pair.a.last(DialFailed).error)
+    assert "supports none of /plaintext" in error and "pre-shared" not in error
+
+
+def test_good_bye_of_the_peer_ends_the_connection():
+    ours, theirs = make_key(), make_key()
+    pair = Pair(make_node(ours, security=[tls(ours)]), make_node(theirs, security=[tls(theirs)]))
+    pair.obeys = False
+    pair.b.node.close(pair.b.conn, pair.now)
+    pair.run()
+    assert pair.a.of(CloseConnection) == [CloseConnection(pair.a.conn, abort=False)]
+    assert pair.a.node.connections() == []
+    pair.hang_up(pair.a, pair.b)
+    assert pair.a.last(ConnectionClosed).error is None
+    nothing_left(pair.a)
+
+
+def test_good_bye_during_the_upgrade_is_an_error():
+    maker = Maker(b"w", b"GET")
+    node = make_node(layers={"ws": maker})
+    conn = node.connected(None, LOCAL, REMOTE, 0.0, offers=(("ws",),))
+    node.receive(conn, b"GET~", 0.0)
+    [closed] = outputs(node, CloseConnection) or [None]
+    while node.writable():
+        node.data_to_send(conn, 0.0)
+    closed = closed or outputs(node, CloseConnection)[0]
+    assert closed == CloseConnection(conn, abort=True)
+    node.disconnected(conn, None, 0.0)
+    assert isinstance(outputs(node, ConnectionClosed)[0].error, HandshakeError)

@@ -45,6 +45,7 @@ def machine(expected=None, key=OTHER):
     channel = PlaintextSecurity(key, CRYPTO).start(
         initiator=expected is not None,
         expected=expected,
+        wall=0.0,
         muxers=("/yamux/1.0.0",),
         write=out.append,
     )
@@ -122,7 +123,10 @@ def test_nobody_has_to_listen():
 
 def test_data_goes_out_as_it_is():
     channel, _, _ = machine()
-    assert channel.seal([b"a", b"", b"bc"]) == b"abc" and channel.seal([]) == b""
+    assert (
+        channel.seal([b"a", b"", b"bc"]) == b"abc" and channel.seal([]) == b"" == channel.finish()
+    )
+    channel.on_end(1.0)  # nobody has to listen to that either
 
 
 def test_an_end_in_the_middle():

@@ -29,7 +29,11 @@ class End:
         self.out = []
         self.seen = []
         self.channel = security.start(
-            initiator=initiator, expected=expected, muxers=MUXERS, write=self.out.append
+            initiator=initiator,
+            expected=expected,
+            muxers=MUXERS,
+            write=self.out.append,
+            wall=0.0,
         )
         self.channel.on_open = lambda: self.seen.append("open")
         self.channel.on_data = lambda data, now: self.seen.append((data, now))

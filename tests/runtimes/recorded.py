@@ -67,8 +67,8 @@ class TracedNode(Node):
 
     trace: list[str]
 
-    def connected(self, conn: int | None, *rest: Any) -> int:
-        found = super().connected(conn, *rest)
+    def connected(self, conn: int | None, *rest: Any, **offers: Any) -> int:
+        found = super().connected(conn, *rest, **offers)
         self.trace.append(f"connected {conn} -> {found} {rest}")
         return found
 
@@ -269,6 +269,9 @@ class MemoryHost(Traced, BaseHost[Stream]):
         raise NotImplementedError
 
     def _resume_reading(self, conn: int) -> None:
+        raise NotImplementedError
+
+    def _watch_door(self, door: Any) -> None:
         raise NotImplementedError
 
     async def _listen(self, address: Multiaddr) -> list[Multiaddr]:

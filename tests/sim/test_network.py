@@ -203,6 +203,8 @@ def test_listening_where_one_cannot() -> None:
             with pytest.raises(ListenError, match=r"this machine has 10\.0\.0\.1 and fd00::1"):
                 await host.listen("/ip4/10.0.0.2/tcp/2")
             with pytest.raises(LocalError, match="simulated machines have"):
+                await host.listen("/memory/1")
+            with pytest.raises(LocalError, match="QUIC"):
                 await host.listen("/ip4/0.0.0.0/udp/1/quic-v1")
 
     finish(world, main)
@@ -247,7 +249,7 @@ def test_every_way_to_say_where() -> None:
         ("/ip4/255.255.255.255/tcp/1", "unreachable", 0.0),
         ("/ip4/224.0.0.1/tcp/1", "unreachable", 0.0),
         ("/dns4/nobody/tcp/1", "Name or service not known", 0.0),
-        ("/ip4/10.0.0.2/udp/1/quic-v1", "simulated machines have", 0.0),
+        ("/ip4/10.0.0.2/udp/1/quic-v1", "speaks no QUIC", 0.0),
     ],
 )
 def test_dialing_in_vain(address: str, reason: str, seconds: float) -> None:

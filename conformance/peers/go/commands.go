@@ -160,7 +160,12 @@ func (n *node) disconnect(_ context.Context, c *command) (fields, error) {
 }
 
 func (n *node) connections(context.Context, *command) (fields, error) {
-	return fields{"peers": append([]peer.ID{}, n.Network().Peers()...)}, nil
+	names := map[string][]string{}
+	for _, conn := range n.Network().Conns() {
+		p := conn.RemotePeer().String()
+		names[p] = append(names[p], channelOf(conn))
+	}
+	return fields{"peers": append([]peer.ID{}, n.Network().Peers()...), "channels": names}, nil
 }
 
 func (n *node) ping(ctx context.Context, c *command) (fields, error) {

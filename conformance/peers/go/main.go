@@ -3,7 +3,7 @@
 //	harness -> {"id":1,"cmd":"ping","peer":"12D3..."}
 //	        <- {"id":1,"ok":true,"rtts":[0.0004]}
 //
-// It speaks TCP, noise and yamux. This file starts it and serves; commands.go has the commands.
+// This file starts it and serves; channels.go has what lies below, commands.go the commands.
 package main
 
 import (
@@ -35,9 +35,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
-	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 )
 
 const (
@@ -245,7 +242,7 @@ func libraryVersion() string {
 	return "unknown"
 }
 
-func start(listen []string, keyType, agent string) (*node, error) {
+func start(listen []string, keyType, agent string, layers *channels) (*node, error) {
 	kind, ok := keyTypes[keyType]
 	if !ok {
 		return nil, fmt.Errorf("unknown key type %s", keyType)
@@ -254,19 +251,19 @@ func start(listen []string, keyType, agent string) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := libp2p.New(
+	options, err := layers.options()
+	if err != nil {
+		return nil, err
+	}
+	h, err := libp2p.New(append(options,
 		libp2p.Identity(key),
 		libp2p.ListenAddrStrings(listen...),
 		libp2p.UserAgent(agent),
-		// Dialling from the listening port would meet its own TIME_WAIT sockets on quick reconnects.
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
-		libp2p.Security(noise.ID, noise.New),
-		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.ConnectionManager(connmgr.NullConnMgr{}),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
-	)
+	)...)
 	if err != nil {
 		return nil, err
 	}
@@ -287,22 +284,24 @@ func main() {
 		return nil
 	})
 	keyType := flag.String("key", "ed25519", "kind of the random identity")
-	muxers := flag.String("muxers", "yamux", "only yamux")
-	security := flag.String("security", "noise", "only noise")
+	layers := &channels{}
+	flag.StringVar(&layers.security, "security", "noise", "of noise, tls and plaintext")
+	flag.StringVar(&layers.muxers, "muxers", "yamux", "of yamux and mplex")
+	flag.StringVar(&layers.psk, "psk", "", "file with the key of a private network")
+	flag.StringVar(&layers.webCert, "web-cert", "", "file with our certificate for WebSocket over TLS")
+	flag.StringVar(&layers.webKey, "web-key", "", "file with the key of that certificate")
+	flag.StringVar(&layers.webTrust, "web-trust", "", "file with the certificates that we trust there")
 	dhtMode := flag.String("dht", "off", "off, server or client")
 	dhtProtocol := flag.String("dht-protocol", "/ipfs/kad/1.0.0", "name of the DHT's protocol")
 	router := flag.String("pubsub", "off", "off, gossipsub or floodsub")
 	policy := flag.String("pubsub-policy", "sign", "sign, unsigned or nosign")
 	score := flag.String("pubsub-score", "off", "off or on")
 	flag.Parse()
-	if *muxers != "yamux" || *security != "noise" {
-		log.Fatal("this peer speaks noise and yamux only")
-	}
 	if listen == nil {
 		listen = []string{"/ip4/127.0.0.1/tcp/0"}
 	}
 	agent := "conformance-go/" + libraryVersion()
-	n, err := start(listen, *keyType, agent)
+	n, err := start(listen, *keyType, agent, layers)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -3,7 +3,7 @@
 //     harness -> {"id":1,"cmd":"ping","peer":"12D3..."}
 //             <- {"id":1,"ok":true,"rtts":[0.0004]}
 //
-// It speaks TCP, noise and yamux.
+// channels.mjs says what lies between a socket and a stream.
 
 import { createHash, randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -12,12 +12,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { identify, identifyPush } from '@libp2p/identify'
-import { noise } from '@libp2p/noise'
 import { ping } from '@libp2p/ping'
-import { tcp } from '@libp2p/tcp'
-import { yamux } from '@libp2p/yamux'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
+import { channelOf, channels } from './channels.mjs'
 import { dhtCommands, dhtServices } from './dht.mjs'
 import { pubsubCommands, pubsubServices } from './pubsub.mjs'
 
@@ -191,7 +189,11 @@ const commands = {
     const open = node.getConnections().filter(connection => connection.remotePeer.toString() === c.peer)
     if (open.length > 0) await node.hangUp(open[0].remotePeer, { signal: c.signal })
   },
-  connections: async () => ({ peers: node.getPeers().map(String) }),
+  connections: async () => {
+    const names = Object.groupBy(node.getConnections(), connection => connection.remotePeer.toString())
+    for (const peer in names) names[peer] = names[peer].map(channelOf)
+    return { peers: node.getPeers().map(String), channels: names }
+  },
   ping: async c => using(c, await openStream(c, PING), async stream => {
     const next = reader(stream)
     const rtts = []
@@ -313,7 +315,7 @@ async function run (c) {
     if (!Object.hasOwn(commands, c.cmd)) throw new Error(`unknown command ${c.cmd}`)
     emit({ id: c.id, ok: true, ...await commands[c.cmd](c) })
   } catch (error) {
-    emit({ id: c.id ?? null, ok: false, error: String(error?.message ?? error) })
+    emit({ id: c.id ?? null, ok: false, error: String(error?.message || error) })
   }
 }
 
@@ -325,6 +327,10 @@ const { values: options } = parseArgs({
     key: { type: 'string', default: 'ed25519' },
     muxers: { type: 'string', default: 'yamux' },
     security: { type: 'string', default: 'noise' },
+    psk: { type: 'string' },
+    'web-cert': { type: 'string' },
+    'web-key': { type: 'string' },
+    'web-trust': { type: 'string' },
     dht: { type: 'string', default: 'off' },
     'dht-protocol': { type: 'string', default: '/ipfs/kad/1.0.0' },
     pubsub: { type: 'string', default: 'off' },
@@ -333,9 +339,6 @@ const { values: options } = parseArgs({
   }
 })
 if (!Object.hasOwn(KEYS, options.key)) throw new Error(`unknown key type ${options.key}`)
-if (options.muxers !== 'yamux' || options.security !== 'noise') {
-  throw new Error('this peer speaks noise and yamux only')
-}
 
 const scored = options['pubsub-score'] === 'on'
 const { version } = JSON.parse(readFileSync(new URL('./node_modules/libp2p/package.json', import.meta.url)))
@@ -344,15 +347,7 @@ const node = await createLibp2p({
   privateKey: await generateKeyPair(KEYS[options.key]),
   addresses: { listen: options.listen },
   nodeInfo: { userAgent: agent },
-  transports: [tcp({ inboundSocketInactivityTimeout: 0, outboundSocketInactivityTimeout: 0 })],
-  connectionEncrypters: [noise()],
-  streamMuxers: [yamux({
-    maxInboundStreams: MANY,
-    maxOutboundStreams: MANY,
-    maxEarlyStreams: MANY,
-    // A paused stream is reset beyond this, so it must hold the largest window (16 MiB by default).
-    streamOptions: { maxReadBufferLength: 32 * 1024 * 1024 }
-  })],
+  ...channels(options),
   connectionManager: {
     maxConnections: MANY, inboundConnectionThreshold: MANY, maxIncomingPendingConnections: MANY
   },

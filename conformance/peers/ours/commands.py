@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from channels import channel_of
 from dht_commands import DhtCommands
 from pubsub_commands import Inbox, PubSubCommands
 
@@ -24,6 +25,8 @@ from anyp2p_core.crypto import KeyType
 from anyp2p_core.errors import StreamReset
 from anyp2p_core.keys import PrivateKey
 from anyp2p_core.limits import Limits
+from anyp2p_core.multiaddr import Multiaddr
+from anyp2p_core.peer_id import PeerId
 
 T = TypeVar("T")
 Message = dict[str, Any]
@@ -133,14 +136,26 @@ class Commands(DhtCommands, PubSubCommands):
             emit({"id": number, "ok": True} | answer)
 
     async def dial(self, address: str) -> Message:
-        return {"peer": str(await self._host.connect(address))}
+        return {"peer": str(await self._connect(address))}
+
+    async def _connect(self, address: str) -> PeerId:
+        """At exactly this address: a Host tries what else it knows of the peer, too."""
+        peer = PeerId.parse(Multiaddr(address).get("p2p") or "")
+        if peer not in self._host.peers:
+            self._host.node.peers.set_addresses(peer, (), 0.0)
+        return await self._host.connect(address)
 
     async def disconnect(self, peer: str) -> Message:
         await self._host.disconnect(peer)
         return {}
 
     async def connections(self) -> Message:
-        return {"peers": [str(peer) for peer in self._host.peers]}
+        channels: dict[str, list[str]] = {}
+        for connection in self._host.node.connections():
+            agreed = connection.negotiated
+            name = channel_of(connection.remote, agreed.security, agreed.muxer)
+            channels.setdefault(str(connection.peer), []).append(name)
+        return {"peers": [str(peer) for peer in self._host.peers], "channels": channels}
 
     async def ping(self, peer: str, count: int = 1) -> Message:
         # The host keeps one ping stream open for each connection.
@@ -240,7 +255,7 @@ class Commands(DhtCommands, PubSubCommands):
         seconds = 0.0
         for _ in range(count):
             started = time.perf_counter()
-            peer = await self._host.connect(address)
+            peer = await self._connect(address)
             seconds += time.perf_counter() - started
             await self._host.disconnect(peer)
             while peer in self._host.peers:

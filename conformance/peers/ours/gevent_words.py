@@ -158,6 +158,7 @@ class AwaitableHost:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.node = host.node
         self.peer_id = host.peer_id
 
     @property

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
+from channels import host_options
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
 from dht_commands import make_dht
 from pubsub_commands import make_pubsub
@@ -54,6 +55,7 @@ async def run(options: argparse.Namespace) -> None:
             pubsub=make_pubsub(options),
             echo=True,
             perf=True,
+            **host_options(options),
         ) as host,
         anyio.create_task_group() as group,
     ):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from channels import host_options
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
 from dht_commands import make_dht
 from pubsub_commands import make_pubsub
@@ -55,6 +56,7 @@ async def run(options: argparse.Namespace) -> None:
         pubsub=make_pubsub(options),
         echo=True,
         perf=True,
+        **host_options(options),
     ) as host:
         serve(host)
         emit(ready(host))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 import gevent
 import gevent.os
+from channels import host_options
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
 from dht_commands import make_dht
 from gevent_words import AwaitableHost, finish
@@ -51,6 +52,7 @@ def main(options: argparse.Namespace) -> None:
         pubsub=make_pubsub(options),
         echo=True,
         perf=True,
+        **host_options(options),
     ) as blocking:
         host = cast(BaseHost[Any], AwaitableHost(blocking))
         serve(host)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import trio
+from channels import host_options
 from commands import AGENT, LIMITS, Commands, emit, make_key, ready, serve
 from dht_commands import make_dht
 from pubsub_commands import make_pubsub
@@ -56,6 +57,7 @@ async def run(options: argparse.Namespace) -> None:
             pubsub=make_pubsub(options),
             echo=True,
             perf=True,
+            **host_options(options),
         ) as host,
         trio.open_nursery() as nursery,
     ):

@@ -3,7 +3,7 @@
     peer.py --> on_RUNTIME.py   reads stdin, runs commands at the same time, bounds them
                     |
                 commands.py     what each command does; the same for every runtime
-                dht_commands.py, pubsub_commands.py
+                dht_commands.py, pubsub_commands.py, channels.py
 
 A further runtime is a module ``on_NAME.py`` with ``main(options)``, a line in ``RUNTIMES`` and its
 name in peer.json. Exit code 77 if its package, which has the same name, is not installed.
@@ -13,6 +13,8 @@ import argparse
 import importlib
 import importlib.util
 import sys
+
+import channels
 
 RUNTIMES = {
     "asyncio": "on_asyncio",
@@ -31,8 +33,7 @@ def main() -> int:
     parser.add_argument(
         "--key", default="ed25519", choices=["ed25519", "secp256k1", "ecdsa", "rsa"]
     )
-    parser.add_argument("--muxers", choices=["yamux"])
-    parser.add_argument("--security", choices=["noise"])
+    channels.add_options(parser)
     parser.add_argument("--runtime", default="asyncio", choices=RUNTIMES)
     parser.add_argument("--dht", default="off", choices=["off", "server", "client"])
     parser.add_argument("--dht-protocol", default="/ipfs/kad/1.0.0")

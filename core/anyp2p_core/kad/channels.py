@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..connection import Connection
 from ..errors import LimitReached, LocalError, RemoteError
-from ..yamux_stream import Stream
+from ..muxer import Stream
 from . import messages
 from .framing import Framing
 from .messages import MAX_RESPONSE, Message

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from ..connection import Connection
 from ..errors import Error
+from ..muxer import Stream
 from ..service import Context
-from ..yamux_stream import Stream
 from .config import KadConfig
 from .framing import Framing, Held
 from .messages import MAX_REQUEST

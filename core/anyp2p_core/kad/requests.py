@@ -78,6 +78,8 @@ class Requests:
         """Dials that the budget did not allow."""
         self._budget = budget
         self._dials: dict[int, PeerId] = {}
+        self._ended: DialFailed | None = None
+        """The last dial that failed, for those that do so at once."""
         self._links: dict[int, Link] = {}
         self._starting: deque[PeerId] = deque()
         self._start_timer = 0
@@ -151,6 +153,7 @@ class Requests:
         if isinstance(event, PeerConnected):
             self._dials.pop(event.dial, None)
         elif isinstance(event, DialFailed):
+            self._ended = event
             peer = self._dials.get(event.dial)
             if peer is not None:
                 self._fail_waiting(peer, event.error, now)
@@ -238,9 +241,12 @@ class Requests:
     def _start(self, peer: PeerId, waiting: _Waiting, now: float) -> Exception | None:
         """Dial now; returns the error if that failed at once."""
         try:
-            dial = self.context.dial(peer, waiting.addresses, now)
+            hearsay = not any(one in self.config.bootstrap for one in waiting.addresses)
+            dial = self.context.dial(peer, waiting.addresses, now, hearsay=hearsay)
         except LocalError as error:
             return error
+        if self._ended is not None and self._ended.dial == dial:
+            return self._ended.error  # every address was tried lately
         waiting.dial = dial
         self._dials[dial] = peer
         return None

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 
-from ..yamux_stream import Stream
+from ..muxer import Stream
 
 HIGH = 32 * 1024
 """Bytes that lie in the stream, where nothing can be taken back any more."""

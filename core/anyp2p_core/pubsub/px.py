@@ -87,7 +87,7 @@ class PeerExchange:
             if not allowed or context.connections(peer):
                 continue
             try:
-                dial = context.dial(peer, allowed, now)
+                dial = context.dial(peer, allowed, now, hearsay=True)
             except Error:
                 continue
             if dial != self._ended:

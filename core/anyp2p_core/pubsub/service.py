@@ -16,9 +16,9 @@ from collections.abc import Callable
 from ..connection import Connection
 from ..errors import LocalError
 from ..events import Event, IdentifyFailed, PeerIdentified
+from ..muxer import Stream
 from ..peer_id import PeerId
 from ..service import Context, Service
-from ..yamux_stream import Stream
 from . import message as messages, rpc as wire
 from .config import PubSubConfig, TopicConfig
 from .events import (

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from ..connection import Connection
 from ..errors import DecodeError, LocalError
+from ..muxer import Stream
 from ..varint import Delimited
-from ..yamux_stream import Stream
 from .outbox import Outbox
 from .peers import FLOODSUB, Peer
 

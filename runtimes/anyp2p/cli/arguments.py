@@ -60,6 +60,29 @@ def add_host_options(parser: Parser) -> None:
         metavar="FILE",
         help="identity to use, made by `anyp2p key generate FILE` (default: a fresh one)",
     )
+    parser.add_argument(
+        "--security",
+        metavar="A,B,...",
+        type=names,
+        help="what to offer and accept, of noise, tls, plaintext (none at all), secio (museum); "
+        "default: noise, and tls where it is installed",
+    )
+    parser.add_argument(
+        "--muxers",
+        metavar="A,B,...",
+        type=names,
+        help="the same for stream multiplexers, of yamux and mplex (default: yamux)",
+    )
+    parser.add_argument(
+        "--psk",
+        metavar="FILE",
+        help="the key of a private network (swarm.key): only peers that have it can connect",
+    )
+    parser.add_argument(
+        "--web-trust",
+        metavar="FILE",
+        help="authorities (PEM) to believe when dialing /wss, instead of the system's",
+    )
 
 
 def add_target(parser: Parser) -> None:
@@ -106,8 +129,27 @@ def add_listen_option(parser: Parser, default: str) -> None:
         metavar="MADDR",
         type=multiaddr,
         action="append",
-        help=f"where to listen; repeat it for more (default: {default})",
+        help="where to listen, any of /tcp, /ws, /wss, /quic-v1, /unix and /memory; "
+        f"repeat it for more (default: {default})",
     )
+    parser.add_argument(
+        "--web-certificate",
+        nargs=2,
+        metavar=("CHAIN", "KEY"),
+        help="files (PEM) that /wss addresses are served with",
+    )
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between.
+
+    >>> names("noise,tls")
+    ['noise', 'tls']
+    """
+    found = [name for name in text.split(",") if name]
+    if not found:
+        raise argparse.ArgumentTypeError("give at least one name")
+    return found
 
 
 def multiaddr(text: str) -> "Multiaddr":

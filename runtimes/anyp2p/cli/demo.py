@@ -9,6 +9,7 @@ from . import hosts, output, runtimes
 from .arguments import Commands, add_command
 
 if TYPE_CHECKING:
+    from .channels import Channel
     from .pairs import Line, Member, Pair
 
 DEFAULT = ("asyncio", "trio", "gevent")
@@ -51,9 +52,11 @@ def run(args: argparse.Namespace) -> int:
             output.say(f"{name}: not installed: {runtimes.install(name)}")
     started = time.monotonic()
     members, pairs, line = _meet(names, quiet=args.json)
+    ways = _try_channels(names)
     seconds = time.monotonic() - started
     # What was not asked for by name may be missing.
     ok = line.ok and all(pair.ok for pair in pairs) and not (args.runtimes and missing)
+    ok = ok and all(way.ok or way.install for way in ways)
     if args.json:
         from dataclasses import asdict
 
@@ -65,10 +68,11 @@ def run(args: argparse.Namespace) -> int:
                 "missing": [{"runtime": n, "install": runtimes.install(n)} for n in missing],
                 "pairs": [asdict(pair) for pair in pairs],
                 "pubsub": asdict(line),
+                "channels": [asdict(way) for way in ways],
             }
         )
     else:
-        _show(names, pairs, line, seconds)
+        _show(names, pairs, line, ways, seconds)
     return 0 if ok else 1
 
 
@@ -115,6 +119,13 @@ def _meet(names: list[str], *, quiet: bool) -> "tuple[list[Member], list[Pair], 
     return members, pairs, line
 
 
+def _try_channels(names: list[str]) -> "list[Channel]":
+    """Connect two nodes on the first loop by everything that this installation speaks."""
+    from .channels import meet
+
+    return runtimes.run(names[0], meet) if names else []
+
+
 def _share(members: "list[Member]", pairs: "list[Pair]") -> None:
     """Let each loop put a value into a DHT, and get that of each other one."""
     for member in members:
@@ -155,7 +166,13 @@ def _introduce(members: "list[Member]") -> None:
     output.say()
 
 
-def _show(names: list[str], pairs: "list[Pair]", line: "Line", seconds: float) -> None:
+def _show(
+    names: list[str],
+    pairs: "list[Pair]",
+    line: "Line",
+    ways: "list[Channel]",
+    seconds: float,
+) -> None:
     if pairs:
         output.say(f"ping, median of {PINGS}: rows dial, columns listen")
         output.say()
@@ -168,6 +185,11 @@ def _show(names: list[str], pairs: "list[Pair]", line: "Line", seconds: float) -
         over = "".join(f" -> {name} {seconds * 1e3:.1f} ms" for name, seconds in hops)
         output.say(f"pubsub, a message hop by hop, median of {line.messages}: {names[0]}{over}")
         output.say()
+    if ways:
+        output.say("channels, two nodes on one loop each:")
+        output.say()
+        output.table([("  channel", "connect", "ping", "address"), *map(_channel_row, ways)])
+        output.say()
     for pair in pairs:
         if not pair.ok:
             output.say(f"{pair.dialer} to {pair.listener}: {pair.error}")
@@ -176,6 +198,15 @@ def _show(names: list[str], pairs: "list[Pair]", line: "Line", seconds: float) -
         f"{done} of {len(pairs)} pairs connected, identified, pinged, echoed {ECHO >> 20} MiB "
         f"intact, ran perf and got each other's values from a DHT, in {seconds:.1f} s"
     )
+
+
+def _channel_row(way: "Channel") -> tuple[str, ...]:
+    if way.install:
+        return (f"  {way.name}", "-", "-", f"not installed: {way.install}")
+    if not way.ok:
+        return (f"  {way.name}", "failed", "failed", way.error)
+    connect, ping = f"{way.connect_seconds * 1e3:.1f} ms", f"{way.ping_seconds * 1e6:.0f} us"
+    return (f"  {way.name}", connect, ping, way.address)
 
 
 def _pings(dialer: str, pairs: "list[Pair]") -> list[str]:

@@ -196,8 +196,8 @@ async def _join(host: "BaseHost[Any]", args: argparse.Namespace) -> None:
             wrong.append(error)
             continue
         if args.protocol in info.protocols:
-            suffix = Multiaddr(f"/p2p/{peer}")
-            servers.append(address if address.get("p2p") else address.encapsulate(suffix))
+            where, _ = address.split_peer()
+            servers.append((where or address).encapsulate(f"/p2p/{peer}"))
         else:
             hint = "run `anyp2p listen --dht` there"
             wrong.append(Failure(f"{peer} is no server of {args.protocol}: {hint}"))
@@ -243,10 +243,6 @@ async def closest(host: "BaseHost[Any]", dht: "Dht", args: argparse.Namespace) -
 
 
 async def provide(host: "BaseHost[Any]", dht: "Dht", args: argparse.Namespace) -> None:
-    from .listen import dialable
-
-    addresses = [each for bound in host.node.addresses for each in dialable(bound)]
-    host.node.listening(addresses, host.now())
     done = await dht.provide(args.cid)
     if args.json:
         told = {"holders": [str(one) for one in done.holders], "failed": done.failed}

@@ -77,7 +77,8 @@ _HINTS = (
         r"the peer there is \2, not \1 (dial that id if it is the one you mean)",
     ),
     (r"^(the peer does not speak multistream.*)", r"\1 (so it is no libp2p peer)"),
-    (r"^(the peer supports none of /noise)$", r"\1 (anyp2p has no other security protocol yet)"),
+    (r"^(the peer supports none of /(noise|tls)\b.*)", r"\1 (try others with --security)"),
+    (r"^(the peer supports none of /(yamux|mplex)\b.*)", r"\1 (try others with --muxers)"),
     (r"^(connection reset by peer)$", rf"\1 {_HUNG_UP}"),
     (r"^(the connection ended .*)", rf"\1 {_HUNG_UP}"),
 )

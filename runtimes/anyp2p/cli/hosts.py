@@ -33,6 +33,8 @@ def run(
         limits.dial_timeout = limits.upgrade_timeout = limits.negotiation_timeout = args.timeout
         limits.identify_timeout = limits.ping_timeout = args.timeout
 
+    options |= channel_options(args)
+
     async def with_host(host_class: runtimes.HostClass) -> T:
         async with host_class(key, limits=limits, **options) as host:
             return await main(host)
@@ -42,6 +44,15 @@ def run(
     except KeyboardInterrupt:
         end_on_next_interrupt()
         raise
+
+
+def channel_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the arguments say about channels, as options of a host."""
+    chosen = {name: getattr(args, name, None) for name in _CHANNEL_OPTIONS}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+_CHANNEL_OPTIONS = ("security", "muxers", "psk", "web_certificate", "web_trust")
 
 
 def load_key(path: str) -> "PrivateKey":

@@ -17,7 +17,6 @@ from .arguments import (
 if TYPE_CHECKING:
     from anyp2p.host import BaseHost
     from anyp2p_core.kad.service import Kad
-    from anyp2p_core.multiaddr import Multiaddr
 
 DEFAULT = "/ip4/127.0.0.1/tcp/0"
 
@@ -60,8 +59,6 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--bootstrap, --store and --accept are for --dht")
 
     async def serve(host: "BaseHost[Any]") -> None:
-        found = [each for bound in host.node.addresses for each in dialable(bound)]
-        host.node.listening(found, host.now())
         if args.json:
             addresses = [str(address) for address in host.addresses]
             output.document({"peer": str(host.peer_id), "addresses": addresses})
@@ -89,26 +86,3 @@ def _network(args: argparse.Namespace, stack: ExitStack) -> "Kad":
 
         store = stack.enter_context(SqliteStore(args.store))
     return make_network(args, server=True, bootstrap=tuple(args.bootstrap or ()), store=store)
-
-
-def dialable(address: "Multiaddr") -> list["Multiaddr"]:
-    """What to dial to reach a listening address; "all interfaces" becomes addresses of ours.
-
-    Of several networks only the one with the default route is found.
-    """
-    import socket
-
-    from anyp2p_core.multiaddr import Multiaddr
-
-    first = address.components[0]
-    if first.value not in ("0.0.0.0", "::"):
-        return [address]
-    rest = str(address).removeprefix(f"/{first.name}/{first.value}")
-    six = first.name == "ip6"
-    own = ["::1" if six else "127.0.0.1"]
-    family, probe = (socket.AF_INET6, "2001:db8::1") if six else (socket.AF_INET, "192.0.2.1")
-    # Connecting a UDP socket sends nothing; it makes the system choose our address.
-    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.connect((probe, 9))
-        own.append(sock.getsockname()[0].partition("%")[0])
-    return [Multiaddr(f"/{first.name}/{ip}{rest}") for ip in dict.fromkeys(own)]

@@ -234,10 +234,6 @@ async def _join(host: "BaseHost[Any]", args: argparse.Namespace) -> None:
 
 def _introduce(host: "BaseHost[Any]", args: argparse.Namespace) -> None:
     """Tell where others can connect to."""
-    from .listen import dialable
-
-    found = [each for bound in host.node.addresses for each in dialable(bound)]
-    host.node.listening(found, host.now())
     addresses = [str(address) for address in host.addresses]
     if args.json:
         output.document({"event": "listening", "peer": str(host.peer_id), "addresses": addresses})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyp2p.host import BaseHost
 from anyp2p.stream import Stream
+from anyp2p.udp import UdpDoor
 from anyp2p_core.errors import ListenError, LocalError
 from anyp2p_core.events import Event as NodeEvent
 from anyp2p_core.keys import PrivateKey
@@ -18,6 +19,7 @@ from anyp2p_core.plaintext import PlaintextSecurity
 from anyp2p_core.security import Security
 from anyp2p_core.service import Service
 
+from .datagrams import Door
 from .network import Target
 from .tasks import Event, Task
 from .transport import End
@@ -48,6 +50,7 @@ class Host(BaseHost[Stream]):
         self._clock = machine.network.clock
         self._ends: dict[int, End] = {}
         self._dials: dict[int, Dial] = {}
+        self._sim_doors: dict[int, Door] = {}
         super().__init__(key, **options)
         self._forked = _never  # a fork of a world is another world, and may go on
 
@@ -85,6 +88,7 @@ class Host(BaseHost[Stream]):
             agent=agent,
             services=[_Witness(self), *services],
             security=security,
+            muxers=self.channels.make_muxers(),
         )
 
     def _wall(self) -> float:
@@ -210,6 +214,22 @@ class Host(BaseHost[Stream]):
 
     def _stop_listening(self) -> None:
         self.machine.unbind(self)
+
+    def _open_door(self, number: int, address: Multiaddr) -> Multiaddr:
+        machine, target = self.machine, Target.of(address)
+        if not target.port:
+            target = target._replace(port=machine.ephemeral())
+        door = Door(self, number, target.family, target.port, target.local)
+        if not machine.bind_udp(door, target.family, target.port):
+            raise OSError(EADDRINUSE, "Address already in use")
+        self._sim_doors[number] = door
+        return door.address
+
+    def _send_datagram(self, number: int, target: tuple[str, int], data: bytes) -> None:
+        self._sim_doors[number].send(target, data)
+
+    def _watch_door(self, door: UdpDoor) -> None:
+        """Simulated doors open without a socket to watch."""
 
     def _make_stream(self, stream: int, peer: PeerId, protocol: str, inbound: bool) -> Stream:
         return Stream(self, stream, peer, protocol, inbound)

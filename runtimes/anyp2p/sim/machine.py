@@ -18,6 +18,7 @@ from anyp2p_core.keys import PrivateKey
 from anyp2p_core.multiaddr import Multiaddr
 
 from . import keyed
+from .datagrams import Door
 from .host import Host
 from .network import FIRST_EPHEMERAL, LAST_PORT, Network, Target, addresses_of, check_rate
 from .tasks import Task
@@ -35,7 +36,7 @@ class Machine:
     __slots__ = (
         "down_free", "down_rate", "firewall", "host", "hosts", "index", "ip", "ip6", "name",
         "network", "powered", "starts", "task", "up_free", "up_rate", "world",
-        "_args", "_guests", "_key", "_next_port", "_options", "_ports", "_program",
+        "_args", "_doors", "_guests", "_key", "_next_port", "_options", "_ports", "_program",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,7 @@ class Machine:
         self._args = args
         self._options = options
         self._ports: dict[tuple[int, int], tuple[Host, bool]] = {}
+        self._doors: dict[tuple[int, int], Door] = {}
         self._next_port = FIRST_EPHEMERAL
         network.add(self)
 
@@ -190,6 +192,7 @@ class Machine:
         if host in self.hosts:
             del self.hosts[host]
             self.unbind(host)
+            self.unbind_udp(host)
         if self.host is host:
             self.host = None
 
@@ -207,6 +210,22 @@ class Machine:
         self._ports[place] = (host, target.local)
         return True
 
+    def udp_address(self, family: int, port: int, local: bool = False) -> Multiaddr:
+        """The same for UDP."""
+        return Multiaddr(str(self.address(family, port, local)).replace("/tcp/", "/udp/"))
+
+    def bind_udp(self, door: Door, family: int, port: int) -> bool:
+        """Open a UDP port; False when it is taken."""
+        return self._doors.setdefault((family, port), door) is door
+
+    def door(self, family: int, port: int) -> Door | None:
+        """Who gets the datagrams of a port."""
+        return self._doors.get((family, port))
+
+    def unbind_udp(self, host: Host) -> None:
+        """Close all UDP ports of a host."""
+        self._doors = {place: door for place, door in self._doors.items() if door.host is not host}
+
     def unbind(self, host: Host) -> None:
         """Close all ports of a host."""
         self._ports = {place: held for place, held in self._ports.items() if held[0] is not host}
@@ -223,6 +242,7 @@ class Machine:
         for _ in range(FIRST_EPHEMERAL, LAST_PORT + 1):
             port = self._next_port
             self._next_port = port + 1 if port < LAST_PORT else FIRST_EPHEMERAL
-            if (4, port) not in self._ports and (6, port) not in self._ports:
+            places = ((4, port), (6, port))
+            if not any(place in self._ports or place in self._doors for place in places):
                 return port
         raise LocalError(f"{self!r} has no port left")

@@ -39,8 +39,8 @@ class Path:
     """The way from one machine to another; times in seconds."""
 
     __slots__ = (
-        "blocked", "connections", "cut", "jitter", "latency", "loss", "reverse", "shaped",
-        "source", "timeout", "to",
+        "blocked", "connections", "cut", "datagrams", "jitter", "latency", "loss", "reverse",
+        "shaped", "source", "timeout", "to",
     )  # fmt: skip
 
     reverse: "Path"
@@ -55,6 +55,8 @@ class Path:
         self.loss = loss
         self.connections = 0
         """Connections dialed over it so far."""
+        self.datagrams = 0
+        """Datagrams sent over it so far."""
         self.blocked = False
         """Nothing gets through."""
         self.cut = False
@@ -180,6 +182,10 @@ class Network:
         if where.network is not self:
             raise LocalError(f"{where} belongs to another world")
         return where
+
+    def machine_at(self, ip: str) -> "Machine | None":
+        """The machine that has an address, if there is one."""
+        return self._named.get(ip)
 
     # Paths.
 
@@ -351,11 +357,11 @@ class Target(NamedTuple):
     def of(cls, address: Multiaddr) -> Self:
         """Raises LocalError for what is not simulated."""
         names = address.names
-        if len(names) == 2 and names[1] == "tcp" and names[0] in _FAMILIES:
-            host, port = address.components
+        if names[1:2] in (("tcp",), ("udp",)) and names[0] in _FAMILIES:
+            host, port = address.components[:2]
             return cls(_FAMILIES[names[0]], host.value, int(port.value))
         raise LocalError(
-            f"{address}: simulated machines have /ip4, /ip6 or /dns addresses with /tcp"
+            f"{address}: simulated machines have /ip4, /ip6 or /dns addresses with /tcp or /udp"
         )
 
 

@@ -28,7 +28,8 @@ class Context:
     def connections(self, peer):
         return [peer] if peer in self.connected else []
 
-    def dial(self, peer, addresses, now):
+    def dial(self, peer, addresses, now, *, hearsay):
+        assert hearsay
         self.dialed.append((peer, addresses))
         if self.at_once is not None:
             self.at_once(len(self.dialed))

@@ -34,7 +34,8 @@ pub async fn perform(node: &Handle, command: &Value) -> Result<Value> {
         "disconnect" => disconnect(node, peer(command)?).await,
         "connections" => {
             let peers = node.connections().await?.into_keys().map(|peer| peer.to_string());
-            Ok(json!({"peers": peers.collect::<Vec<_>>()}))
+            let channels = node.channels().await?;
+            Ok(json!({"peers": peers.collect::<Vec<_>>(), "channels": channels}))
         }
         "ping" => ping(node, peer(command)?, number(command, "count", Some(1))?).await,
         "identify" => identify(node, peer(command)?).await,

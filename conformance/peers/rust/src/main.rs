@@ -1,5 +1,6 @@
 //! A conformance peer on rust-libp2p: JSON lines on stdin and stdout, as PROTOCOL.md describes.
 
+mod channels;
 mod commands;
 mod dht;
 mod node;
@@ -28,6 +29,7 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 struct Options {
     listen: Vec<Multiaddr>,
     key: String,
+    channels: channels::Options,
     record: bool,
     dht: Option<Mode>,
     dht_protocol: StreamProtocol,
@@ -49,6 +51,7 @@ fn start() -> Result<(), Fault> {
     runtime.block_on(async {
         let mut node = Node::new(
             generate(&options.key)?,
+            &options.channels,
             options.record,
             options.dht.map(|mode| (mode, options.dht_protocol)),
             options.pubsub.then_some((options.pubsub_policy.as_str(), options.pubsub_score)),
@@ -73,6 +76,14 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Fault
     let mut options = Options {
         listen: Vec::new(),
         key: "ed25519".into(),
+        channels: channels::Options {
+            security: vec!["noise".into()],
+            muxers: vec!["yamux".into()],
+            psk: None,
+            web_cert: None,
+            web_key: None,
+            web_trust: None,
+        },
         record: false,
         dht: None,
         dht_protocol: PROTOCOL_NAME,
@@ -93,7 +104,12 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Fault
             ("--pubsub", "off" | "gossipsub") => options.pubsub = value == "gossipsub",
             ("--pubsub-policy", _) => options.pubsub_policy = value,
             ("--pubsub-score", "off" | "on") => options.pubsub_score = value == "on",
-            ("--muxers", "yamux") | ("--security", "noise") => {}
+            ("--security", names) => options.channels.security = list(names),
+            ("--muxers", names) => options.channels.muxers = list(names),
+            ("--psk", _) => options.channels.psk = Some(value),
+            ("--web-cert", _) => options.channels.web_cert = Some(value),
+            ("--web-key", _) => options.channels.web_key = Some(value),
+            ("--web-trust", _) => options.channels.web_trust = Some(value),
             _ => Err(format!("cannot do {name} {value}"))?,
         }
     }
@@ -101,6 +117,10 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Fault
         options.listen.push("/ip4/127.0.0.1/tcp/0".parse()?);
     }
     Ok(options)
+}
+
+fn list(names: &str) -> Vec<String> {
+    names.split(',').map(String::from).collect()
 }
 
 fn generate(kind: &str) -> Result<Keypair, Fault> {

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use futures::channel::{mpsc, oneshot};
 use futures::prelude::*;
+use libp2p::core::ConnectedPoint;
 use libp2p::kad::Mode;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{
-    ConnectionId, NetworkBehaviour, NotifyHandler, StreamProtocol, Swarm, SwarmEvent,
+    Config, ConnectionId, NetworkBehaviour, NotifyHandler, StreamProtocol, Swarm, SwarmEvent,
 };
-use libp2p::{Multiaddr, PeerId, SwarmBuilder, gossipsub, identify, identity, noise, tcp, yamux};
+use libp2p::{Multiaddr, PeerId, gossipsub, identify, identity};
 
+use crate::channels::{self, Agreed};
 use crate::dht::{self, Dht, Queries};
 use crate::pubsub::{self, Inboxes};
 use crate::streams::{self, Opened};
@@ -44,7 +46,9 @@ pub struct Node {
 
 #[derive(Default)]
 struct State {
+    agreed: Agreed,
     connections: HashMap<PeerId, Vec<ConnectionId>>,
+    addresses: HashMap<ConnectionId, Multiaddr>,
     identified: HashMap<PeerId, identify::Info>,
     dialing: HashMap<ConnectionId, oneshot::Sender<Result<Dialed, String>>>,
     closing: HashMap<ConnectionId, Vec<oneshot::Sender<()>>>,
@@ -58,41 +62,33 @@ impl Node {
     /// `dht`: what to be in the Kademlia network of that protocol.
     /// `pubsub`: how its messages are signed, and whether peers are scored.
     pub fn new(
-        key: identity::Keypair, record: bool, dht: Option<(Mode, StreamProtocol)>,
-        pubsub: Option<(&str, bool)>,
+        key: identity::Keypair, options: &channels::Options, record: bool,
+        dht: Option<(Mode, StreamProtocol)>, pubsub: Option<(&str, bool)>,
     ) -> Result<Node, Fault> {
-        let muxer = || {
-            let mut config = yamux::Config::default();
-            config.set_max_num_streams(MOST_STREAMS);
-            config
-        };
         let router = |(policy, scored)| pubsub::behaviour(&key, policy, scored);
         let pubsub = pubsub.map(router).transpose()?;
-        let swarm = SwarmBuilder::with_existing_identity(key)
-            .with_tokio()
-            .with_tcp(tcp::Config::default(), noise::Config::new, muxer)?
-            .with_behaviour(|key| {
-                let config = match record {
-                    true => identify::Config::new_with_signed_peer_record(VERSION.into(), key),
-                    false => identify::Config::new(VERSION.into(), key.public()),
-                };
-                let config = config
-                    .with_agent_version(AGENT.into())
-                    .with_push_listen_addr_updates(true)
-                    .with_interval(HOUR);
-                let streams = streams::Behaviour::default();
-                let id = key.public().to_peer_id();
-                let dht = dht.map(|(mode, protocol)| dht::behaviour(id, mode, protocol));
-                let identify = identify::Behaviour::new(config);
-                Protocols { identify, streams, dht: dht.into(), pubsub: pubsub.into() }
-            })?
-            .with_swarm_config(|config| {
-                config
-                    .with_idle_connection_timeout(HOUR)
-                    .with_max_negotiating_inbound_streams(MOST_STREAMS)
-            })
-            .build();
-        Ok(Node { swarm, state: State::default() })
+        let config = match record {
+            true => identify::Config::new_with_signed_peer_record(VERSION.into(), &key),
+            false => identify::Config::new(VERSION.into(), key.public()),
+        };
+        let config = config
+            .with_agent_version(AGENT.into())
+            .with_push_listen_addr_updates(true)
+            .with_interval(HOUR);
+        let id = key.public().to_peer_id();
+        let dht = dht.map(|(mode, protocol)| dht::behaviour(id, mode, protocol));
+        let behaviour = Protocols {
+            identify: identify::Behaviour::new(config),
+            streams: streams::Behaviour::default(),
+            dht: dht.into(),
+            pubsub: pubsub.into(),
+        };
+        let state = State::default();
+        let transport = channels::transport(&key, options, &state.agreed)?;
+        let config = Config::with_tokio_executor()
+            .with_idle_connection_timeout(HOUR)
+            .with_max_negotiating_inbound_streams(MOST_STREAMS);
+        Ok(Node { swarm: Swarm::new(transport, behaviour, id, config), state })
     }
 
     /// Listen everywhere; return the addresses once every listener has reported.
@@ -140,13 +136,20 @@ impl Node {
 impl State {
     fn on_event(&mut self, event: SwarmEvent<ProtocolsEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                // Of a connection that came in, the other side's address does not tell of TLS.
+                let address = match endpoint {
+                    ConnectedPoint::Dialer { address, .. } => address,
+                    ConnectedPoint::Listener { local_addr, .. } => local_addr,
+                };
+                self.addresses.insert(connection_id, address);
                 self.connections.entry(peer_id).or_default().push(connection_id);
                 if let Some(answer) = self.dialing.remove(&connection_id) {
                     let _ = answer.send(Ok((peer_id, connection_id)));
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, .. } => {
+                self.addresses.remove(&connection_id);
                 self.connections.entry(peer_id).or_default().retain(|id| *id != connection_id);
                 if num_established == 0 {
                     self.connections.remove(&peer_id);
@@ -211,6 +214,19 @@ impl Handle {
 
     pub async fn connections(&self) -> Result<HashMap<PeerId, Vec<ConnectionId>>, Fault> {
         self.ask(|node, answer| drop(answer.send(node.state.connections.clone()))).await
+    }
+
+    /// The names of the channels to every peer.
+    pub async fn channels(&self) -> Result<HashMap<String, Vec<String>>, Fault> {
+        self.ask(|Node { state, .. }, answer| {
+            let named = state.connections.iter().map(|(peer, ids)| {
+                let addresses = ids.iter().filter_map(|id| state.addresses.get(id));
+                let names = addresses.map(|address| state.agreed.channel(peer, address)).collect();
+                (peer.to_string(), names)
+            });
+            let _ = answer.send(named.collect());
+        })
+        .await
     }
 
     /// Close a connection and wait until it is gone.
