@@ -411,7 +411,9 @@ class Node:
         if where.kind == UDP and not where.quic:
             raise LocalError(f"{address} does not say what is spoken over UDP: /quic-v1")
         if where.quic and self._quic is None:
-            raise LocalError("this host speaks no QUIC; real ones do with anyp2p[quic]")
+            raise LocalError(
+                "this host speaks no QUIC: pip install 'anyp2p[quic]' (simulated ones never do)"
+            )
 
     def _why_not(self, address: Multiaddr) -> str | None:
         try:

@@ -55,8 +55,7 @@ def channels(directory: str) -> list[Channel]:
         Channel(
             name="QUIC",
             listen="/ip4/127.0.0.1/udp/0/quic-v1",
-            security="tls",
-            needs=(("aioquic", "quic"), _TLS),
+            needs=(("aioquic", "quic"),),
         ),
         Channel(name="Unix socket", listen=f"/unix{directory}/socket"),
         Channel(name="memory", listen="/memory/0"),
