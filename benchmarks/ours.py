@@ -33,7 +33,9 @@ BUILT_IN = False
 
 
 async def start_host(stack: AsyncExitStack) -> Host:
-    host = await stack.enter_async_context(Host(listen=[LOOPBACK], echo=BUILT_IN, perf=BUILT_IN))
+    host = await stack.enter_async_context(
+        Host(listen=[LOOPBACK], security=["noise"], echo=BUILT_IN, perf=BUILT_IN)
+    )
     if not BUILT_IN:
         host.set_handler(ECHO, exchanges.serve_echo)
         host.set_handler(PERF, exchanges.serve_perf)

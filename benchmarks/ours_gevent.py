@@ -112,7 +112,7 @@ def main(count: int) -> None:
     with ExitStack() as stack:
         hosts = []
         for _ in range(count):
-            host = stack.enter_context(Host(listen=[LOOPBACK]))
+            host = stack.enter_context(Host(listen=[LOOPBACK], security=["noise"]))
             host.set_handler(ECHO, serve_echo)
             host.set_handler(PERF, serve_perf)
             hosts.append(host)

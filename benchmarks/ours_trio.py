@@ -17,7 +17,7 @@ async def main(count: int) -> None:
     async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
         hosts: Hosts = []
         for _ in range(count):
-            host = await stack.enter_async_context(Host(listen=[LOOPBACK]))
+            host = await stack.enter_async_context(Host(listen=[LOOPBACK], security=["noise"]))
             host.set_handler(ECHO, exchanges.serve_echo)
             host.set_handler(PERF, exchanges.serve_perf)
             hosts.append(host)

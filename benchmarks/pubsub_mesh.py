@@ -202,7 +202,9 @@ COMMANDS = {
 async def main(args: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         hosts = [
-            await stack.enter_async_context(Host(listen=[LOOPBACK], pubsub=GossipConfig()))
+            await stack.enter_async_context(
+                Host(listen=[LOOPBACK], security=["noise"], pubsub=GossipConfig())
+            )
             for _ in range(args.nodes)
         ]
         nodes = Mesh(hosts)

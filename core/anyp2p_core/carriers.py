@@ -17,6 +17,7 @@ Offers = tuple[tuple[str, ...], ...]
 
 PLAIN: Offers = ((),)
 MakeCarrier = Callable[[Write], Layer]
+Decided = Callable[[tuple[str, ...]], object]
 
 _NEEDED = {
     WS: "WebSocket needs a provider: pip install 'anyp2p[websocket]'",
@@ -49,11 +50,14 @@ class Carriers:
         """For a connection that we made; None if there is nothing between."""
         return self._stack(route.layers, True, route)
 
-    def accepted(self, offers: Offers) -> MakeCarrier | None:
-        """For a connection that a peer made to a listener with these offers."""
+    def accepted(self, offers: Offers, decided: Decided | None = None) -> MakeCarrier | None:
+        """For a connection that a peer made to a listener with these offers.
+
+        ``decided`` is told which one it is, when its first bytes have come and if that is needed.
+        """
         if len(offers) == 1:
             return self._stack(offers[0], False, None)
-        return lambda write: _Undecided(self, offers, write)
+        return lambda write: _Undecided(self, offers, write, decided or _ignore)
 
     def _stack(
         self, names: tuple[str, ...], initiator: bool, route: Route | None
@@ -80,12 +84,13 @@ class Carriers:
 class _Undecided:
     """A connection to a shared port, until its first bytes say what it is."""
 
-    def __init__(self, carriers: Carriers, offers: Offers, write: Write) -> None:
+    def __init__(self, carriers: Carriers, offers: Offers, write: Write, decided: Decided) -> None:
         self.open = False
         self.on_open: Callable[[float], object] = _ignore
         self.on_data: Callable[[bytes, float], object] = _ignore
         self.on_end: Callable[[float], object] = _ignore
         self._carriers = carriers
+        self._decided = decided
         self._offers = offers
         self._write = write
         self._sharing = PortSharing()
@@ -117,6 +122,7 @@ class _Undecided:
         if names not in self._offers:
             spoken = "/".join(names) or "plain TCP"
             raise HandshakeError(f"the peer speaks {spoken}, which is not offered at this port")
+        self._decided(names)
         make = self._carriers.accepted((names,))
         if make is None:
             self.open = True

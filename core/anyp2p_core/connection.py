@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from .errors import ConnectionLost, LocalError, MuxerError
 from .multistream import encode
-from .muxer import Muxer, MuxerMaker, Stream
+from .muxer import RESOURCE_LIMIT, Muxer, MuxerMaker, Stream
 from .negotiation import FailCallback, Inbound, OpenCallback, Outbound
 from .security import Security
-from .stream import RESOURCE_LIMIT
 
 if TYPE_CHECKING:
     from .closing import Drain

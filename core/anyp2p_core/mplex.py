@@ -25,14 +25,14 @@ reset: ``MAX_STREAM_UNREAD``, and ``MAX_UNREAD`` of all together, which costs th
 """
 
 from collections.abc import Callable
-from operator import attrgetter
 
 from .errors import DecodeError, LimitReached, LocalError, MuxerError
 from .limits import MIB, Limits
 from .mplex_frame import CLOSE, FLAGS, MAX_HEADER, MAX_NUMBER, NEW_STREAM, RESET, decode, encode
 from .mplex_stream import Stream
+from .muxed_session import MuxedSession
+from .muxed_stream import check_code
 from .yamux_outbox import Outbox
-from .yamux_stream import check_code
 
 PROTOCOL = "/mplex/6.7.0"
 
@@ -42,14 +42,12 @@ MAX_UNREAD = 4 * MIB
 MAX_INBOUND_STREAMS = 128
 """Open streams that the peer opened; ``Limits.max_inbound_streams`` can only lower it."""
 
-_unread = attrgetter("unread")
-
 
 def _nothing() -> None:
     pass
 
 
-class Mplex:
+class Mplex(MuxedSession[Stream]):
     """Both sides of an mplex session: used as Yamux is.
 
     ``on_stream(stream, now)`` is called with each stream the peer opens and sets its callbacks.
@@ -58,10 +56,9 @@ class Mplex:
     """
 
     __slots__ = (
-        "limits", "next_id", "peer_gone_away", "rtt", "streams", "unread",
-        "_closed", "_failed", "_gone_away", "_inbound", "_max_control", "_max_inbound",
-        "_max_unread", "_on_stream", "_outbound", "_outbox", "_remaining", "_resets",
-        "_resets_since", "_tail", "_target",
+        "next_id", "peer_gone_away", "rtt",
+        "_gone_away", "_max_control", "_max_inbound", "_max_unread", "_on_stream", "_outbox",
+        "_remaining", "_tail", "_target",
     )  # fmt: skip
 
     def __init__(
@@ -72,25 +69,17 @@ class Mplex:
         on_stream: Callable[[Stream, float], object],
         on_ready: Callable[[], object] | None = None,
     ) -> None:
-        self.limits = limits
-        self.streams: dict[int, Stream] = {}  # by number << 1 | inbound
+        super().__init__(limits)  # ids of streams are number << 1 | inbound
         self.next_id = 0  # the number of the next stream; both sides begin with 0
         self.peer_gone_away: int | None = None  # for ever: mplex cannot say it
         self.rtt: float | None = None  # for ever: there is no ping
-        self.unread = 0  # received and neither credited nor dropped, all streams
-        self._closed = False
-        self._failed = ""
         self._gone_away = False
-        self._inbound = 0
         self._max_control = limits.max_queued_control // MAX_HEADER
         self._max_inbound = min(limits.max_inbound_streams, MAX_INBOUND_STREAMS)
         self._max_unread = min(limits.max_unread, MAX_UNREAD)
         self._on_stream = on_stream
-        self._outbound = 0
         self._outbox = Outbox(on_ready or _nothing)
         self._remaining = 0  # payload bytes of the frame being received still to come
-        self._resets = 0
-        self._resets_since = float("-inf")
         self._tail = b""  # an incomplete header
         self._target: Stream | None = None  # whose payload it is; None drains it
 
@@ -179,13 +168,7 @@ class Mplex:
 
         Some pieces may be memoryviews of what was written. Streams take turns, a frame each.
         """
-        outbox = self._outbox
-        out = outbox.take(budget)
-        if outbox.waiting:
-            waiting, outbox.waiting = outbox.waiting, []
-            for stream in waiting:
-                stream._notify(now)
-        return out
+        return self._outbox.take(budget, now)
 
     def next_timeout(self) -> float | None:
         """None: there is no ping, so nothing ever is due."""
@@ -200,18 +183,8 @@ class Mplex:
         self._gone_away = True
 
     def close(self, now: float) -> None:
-        """The connection is lost: every stream gets ``on_reset(0, now)``, in opening order."""
-        if self._closed:
-            return
-        self._closed = True
         self._outbox.clear()
-        callbacks = []
-        for stream in list(self.streams.values()):
-            callbacks.append(stream.on_reset)
-            stream.is_reset = True
-            self._forget(stream)
-        for on_reset in callbacks:
-            on_reset(0, now)
+        super().close(now)
 
     # Inside, for Stream too.
 
@@ -232,7 +205,7 @@ class Mplex:
                 target = stream
         elif flag < RESET:
             if stream is not None:
-                self._on_close(stream, now)
+                stream._on_end(now)
         elif flag < FLAGS:
             if stream is not None:
                 self._on_reset(stream, now)
@@ -254,9 +227,9 @@ class Mplex:
             stream.unread += size
             self.unread += size
             if stream.unread > MAX_STREAM_UNREAD:
-                self._shed(stream, now)
+                self._shed(stream, 0, now)
             elif self.unread > self._max_unread:
-                self._shed(max(self.streams.values(), key=_unread), now)
+                self._shed(self._largest(), 0, now)
             stream.on_data(data[pos:end], now)  # if it was shed, nobody listens any more
         return end
 
@@ -276,57 +249,15 @@ class Mplex:
         self.streams[stream_id] = stream
         return stream
 
-    def _on_close(self, stream: Stream, now: float) -> None:
-        if stream.eof_received:
-            return
-        stream.eof_received = True
-        on_eof = stream.on_eof
-        if stream.eof_sent and not stream._fin_queued:
-            self._forget(stream)
-        on_eof(now)
-
     def _on_reset(self, stream: Stream, now: float) -> None:
         if stream.inbound:
             self._count_reset(now)
-        on_reset = stream.on_reset
-        stream.is_reset = True
-        self._forget(stream)
-        on_reset(0, now)
-
-    def _shed(self, stream: Stream, now: float) -> None:
-        """Reset a stream: too many bytes are unread."""
-        self._count_reset(now)
-        on_reset = stream.on_reset
-        stream.shed = True
-        stream._abort()
-        on_reset(0, now)
-
-    def _count_reset(self, now: float) -> None:
-        """Open and reset costs the peer little and us much: so often and no more."""
-        if now - self._resets_since >= self.limits.resets_period:
-            self._resets_since = now
-            self._resets = 0
-        self._resets += 1
-        if self._resets > self.limits.max_resets:
-            raise self._fail(f"{self._resets} streams were reset within a few seconds")
+        stream._on_abort(0, now)
 
     def _forget(self, stream: Stream) -> None:
-        """The stream is finished."""
-        del self.streams[stream.id]
-        if stream.inbound:
-            self._inbound -= 1
-        else:
-            self._outbound -= 1
-        if stream._queued:
-            stream._outbox.remove(stream)
+        MuxedSession._forget(self, stream)  # half of what super costs
         if self._target is stream:
             self._target = None
-        stream._finish()
 
     def _unread_answers(self) -> MuxerError:
         return self._fail("the peer does not read our answers: max_queued_control is reached")
-
-    def _fail(self, problem: str) -> MuxerError:
-        """Return the error to raise; the session takes no more input."""
-        self._failed = problem
-        return MuxerError(problem)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from .limits import Limits
 
+RESOURCE_LIMIT = 0x1002
+"""Reset code, as go peers number those of streams: one above the draft's connection codes."""
+
 
 class Stream(Protocol):
     """One stream. Set the callbacks at once: in ``on_stream``, or right after ``open``.

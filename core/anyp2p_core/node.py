@@ -20,6 +20,7 @@ stays in the streams that produced it.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 from .admission import Admission
@@ -193,10 +194,7 @@ class Node:
                 offers = (where.layers,)
                 carrier = self.carriers.dialed(where)
             else:
-                carrier = self.carriers.accepted(offers)
-            if len(offers) == 1 and offers[0]:
-                local = None if local is None else with_layers(local, offers[0])
-                remote = None if remote is None else with_layers(remote, offers[0])
+                carrier = self.carriers.accepted(offers, partial(self._decided, conn))
             connection = UpgradedConnection(
                 conn,
                 initiator=not inbound,
@@ -213,8 +211,14 @@ class Node:
             self._dialing.failed(conn, error, now)
             self._outputs.append(CloseConnection(conn, abort=True))
             return conn
+        if len(offers) == 1:
+            _label(connection, offers[0])
         self.begin(connection, now)
         return conn
+
+    def _decided(self, conn: ConnId, layers: tuple[str, ...]) -> None:
+        """A connection to a shared port has told what it is."""
+        _label(self._connections[conn], layers)
 
     def dial_failed(self, conn: ConnId, error: Exception, now: float) -> None:
         """A ``Dial`` could not be carried out."""
@@ -358,6 +362,11 @@ class Node:
             self._closing.check(connection, now)
         return data
 
+    @property
+    def has_datagrams(self) -> bool:
+        """Whether ``datagrams`` may have something."""
+        return self._quic is not None and self._quic.busy
+
     def datagrams(self, now: float) -> list[tuple[int, tuple[str, int], bytes]]:
         """What goes out by UDP: socket, target, datagram. Call it again until it is empty."""
         self._now = now
@@ -375,9 +384,7 @@ class Node:
     @property
     def busy(self) -> bool:
         """Whether ``writable``, ``datagrams`` or ``poll`` may have something."""
-        if self._dirty or self._outputs:
-            return True
-        return self._quic is not None and self._quic.busy
+        return bool(self._dirty or self._outputs) or self.has_datagrams
 
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout``, or None."""
@@ -799,10 +806,10 @@ class Node:
 
     def _pause(self, connection: Connection) -> None:
         """Stop reading from a peer that makes us answer and reads no answers."""
-        muxer = connection.muxer
-        if muxer is None or connection.paused:
-            return
-        if muxer.queued_control + connection.queued_answers > PAUSE_AT:
+        queued = connection.queued_answers
+        if connection.muxer is not None:
+            queued += connection.muxer.queued_control
+        if queued > PAUSE_AT and not connection.paused:
             connection.paused = True
             self._outputs.append(PauseReading(connection.id))
 
@@ -859,6 +866,13 @@ class _Lookups:
             answered(records, now)
 
         self._resolver.query(name, kind, heard, now)
+
+
+def _label(connection: Connection, layers: tuple[str, ...]) -> None:
+    """Say in its addresses what lies under a connection."""
+    if layers:
+        connection.local = connection.local and with_layers(connection.local, layers)
+        connection.remote = connection.remote and with_layers(connection.remote, layers)
 
 
 def _without_peer(address: Multiaddr) -> Multiaddr:

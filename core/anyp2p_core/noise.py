@@ -17,13 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from struct import Struct
-from typing import NoReturn, cast
+from typing import cast
 
+from .channel import Channel
 from .crypto import X25519, Aead, Crypto, Entropy
 from .errors import DecodeError, HandshakeError, LocalError, PeerIdMismatch
 from .keys import PrivateKey, PublicKey
 from .peer_id import PeerId
 from .protobuf import BYTES, STRING, Field, Schema
+from .secret import Secret
 from .varint import Data
 
 MAX_PLAINTEXT = 65519
@@ -34,16 +36,7 @@ MAX_MUXERS = 100
 """Muxers that a peer may offer."""
 
 
-class _Secret:
-    """Base of what holds keys: not copied, not pickled."""
-
-    __slots__ = ()
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} holds keys and is neither pickled nor copied")
-
-
-class NoiseKeys(_Secret):
+class NoiseKeys(Secret):
     """A node's static key, signed by its identity: one for all its connections."""
 
     __slots__ = ("static", "_identity_key", "_payloads", "_signature")
@@ -64,7 +57,7 @@ class NoiseKeys(_Secret):
         return encoded
 
 
-class Noise(_Secret):
+class Noise(Channel):
     """One secure channel. The initiator writes message 1 at construction.
 
     ``on_open()`` is called once, when the peer is authenticated and ``peer``, ``public_key`` and
@@ -75,14 +68,9 @@ class Noise(_Secret):
     """
 
     __slots__ = (
-        "muxer", "on_data", "on_end", "on_open", "open", "peer", "public_key",
-        "_crypto", "_decrypt", "_encrypt", "_expected", "_failure", "_frame", "_handshake",
-        "_initiator", "_invalid_tag", "_keys", "_missing", "_muxers", "_received", "_sent",
-        "_write",
+        "_decrypt", "_encrypt", "_frame", "_handshake", "_initiator", "_invalid_tag", "_keys",
+        "_missing", "_muxers", "_received", "_sent",
     )  # fmt: skip
-
-    peer: PeerId
-    public_key: PublicKey
 
     def __init__(
         self,
@@ -96,19 +84,11 @@ class Noise(_Secret):
         expected: PeerId | None = None,
         prologue: bytes = b"",
     ) -> None:
-        self.open = False
-        self.muxer: str | None = None
-        self.on_open: Callable[[], object] = _ignore
-        self.on_data: Callable[[bytes, float], object] = _ignore
-        self.on_end: Callable[[float], object] = _ignore  # noise has no word for it
+        super().__init__(crypto, expected, write)
         self._initiator = initiator
         self._keys = keys
-        self._crypto = crypto
         self._invalid_tag = crypto.invalid_tag
-        self._write = write
         self._muxers = tuple(muxers)
-        self._expected = expected
-        self._failure: tuple[type[HandshakeError], str] | None = None
         # A frame that came in part: its length, the bytes that came, and how many are missing.
         self._frame = bytearray()
         self._missing = 0
@@ -124,9 +104,7 @@ class Noise(_Secret):
 
     def __repr__(self) -> str:
         role = "initiator" if self._initiator else "responder"
-        if self._failure is not None:
-            return f"<Noise {role}, failed: {self._failure[1]}>"
-        return f"<Noise {role}, {f'open to {self.peer}' if self.open else 'in the handshake'}>"
+        return f"<Noise {role}, {self._state}>"
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the transport.
@@ -135,8 +113,7 @@ class Noise(_Secret):
         one message was wrong never yields another. Sealing a last word still works.
         """
         if self._failure is not None:
-            kind, text = self._failure
-            raise kind(text)
+            self._raise_again()
         pos, end = 0, len(data)
         try:
             if self._missing:
@@ -157,14 +134,8 @@ class Noise(_Secret):
                 self._frame = bytearray(data[pos:])
                 self._missing = 1
         except BaseException as error:
-            # The rest of ``data`` is lost, whoever raised: what comes later makes no sense.
-            kind = type(error) if isinstance(error, HandshakeError) else HandshakeError
-            self._failure = kind, str(error)
+            self._remember(error)
             raise
-
-    def finish(self) -> bytes:
-        """Noise has no last words."""
-        return b""
 
     def receive_eof(self) -> None:
         """The transport will deliver no more; HandshakeError if that is in the middle of a message.
@@ -290,7 +261,7 @@ class Noise(_Secret):
 _Cipher = Callable[[bytes, Data, bytes], bytes]
 
 
-class Handshake(_Secret):
+class Handshake(Secret):
     """The XX pattern with any payloads: three messages written or read in turn, then ``split``.
 
     ``step`` counts the messages so far; ``hash`` covers them all and names the session.
@@ -447,7 +418,3 @@ def _hmac(key: bytes, data: bytes) -> bytes:
 
 def _first_common(initiators: Sequence[str], responders: Sequence[str]) -> str | None:
     return next((muxer for muxer in initiators if muxer in responders), None)
-
-
-def _ignore(*_: object) -> None:
-    """The callbacks' default."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 from .crypto import Entropy, is_simulated
 from .errors import DecodeError, HandshakeError, LocalError
 from .layer import Write
+from .secret import Secret
 from .varint import Data
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ NONCE_SIZE = 24
 MAX_TEXT = 1024
 """Longest key file that is looked at."""
 HINT = "it may use another pre-shared key, or none"
-"""What to tell of a ``suspicious`` connection that failed."""
+"""What to tell of a connection that failed before the peer said anything that makes sense."""
 
 
 class StreamCipher(Protocol):
@@ -107,24 +108,22 @@ class PreSharedKey:
         raise TypeError("pre-shared keys are neither pickled nor copied; to_text() stores one")
 
 
-class Pnet:
+class Pnet(Secret):
     """One connection of a private network: a ``Layer`` that is open at once.
 
-    The nonce goes out at construction. ``suspicious`` turns True when the first bytes that were
-    decrypted are not those of multistream-select: the peer's key is another one. Nothing is done
-    about it here, so that a wrong key looks from outside like any other broken connection.
+    The nonce goes out at construction. That the peer's key is another one is not seen here: what
+    comes looks like noise to multistream-select.
     """
 
     __slots__ = (
-        "on_data", "on_end", "on_open", "open", "suspicious",
-        "_checked", "_decrypt", "_encrypt", "_head", "_key", "_ciphers", "_nonce",
+        "on_data", "on_end", "on_open", "open",
+        "_decrypt", "_encrypt", "_head", "_key", "_ciphers", "_nonce",
     )  # fmt: skip
 
     def __init__(
         self, key: PreSharedKey, *, ciphers: Ciphers, entropy: Entropy, write: Write
     ) -> None:
         self.open = True
-        self.suspicious = False
         self.on_open: Callable[[float], object] = _ignore
         self.on_data: Callable[[bytes, float], object] = _ignore
         self.on_end: Callable[[float], object] = _ignore
@@ -136,7 +135,6 @@ class Pnet:
         self._encrypt = key.cipher(ciphers, self._nonce)
         self._decrypt: StreamCipher | None = None
         self._head = b""  # of the peer's nonce, as far as it came
-        self._checked = 0
         write(self._nonce)
 
     def __repr__(self) -> str:
@@ -152,10 +150,7 @@ class Pnet:
             self._decrypt = self._start(self._head)
             data = data[missing:]
         if data:
-            plain = self._decrypt(data)
-            if self._checked < len(_GREETING):
-                self._check(plain)
-            self.on_data(plain, now)
+            self.on_data(self._decrypt(data), now)
 
     def receive_eof(self) -> None:
         """HandshakeError if the peer's nonce has not come."""
@@ -177,16 +172,6 @@ class Pnet:
         if nonce.startswith(_GREETING):
             raise HandshakeError("the peer uses no pre-shared key: it speaks in the clear")
         return self._key.cipher(self._ciphers, nonce)
-
-    def _check(self, plain: bytes) -> None:
-        start = self._checked
-        head = plain[: len(_GREETING) - start]
-        self._checked = start + len(head)
-        if head != _GREETING[start : self._checked]:
-            self.suspicious = True
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("Pnet holds keys and is neither pickled nor copied")
 
 
 class PrivateNetwork:

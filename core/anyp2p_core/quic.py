@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from .errors import HandshakeError, LocalError, RemoteError
+from .errors import HandshakeError, RemoteError
 from .limits import Limits
 from .multiaddr import Multiaddr
 from .quic_connection import NO_ERROR, QuicConnection
@@ -162,15 +162,6 @@ class QuicEndpoint:
                 return
         if link.target == source and link.sock == sock and not link.over:
             self._feed(link, data, now)
-
-    def socket_closed(self, sock: int, now: float) -> None:
-        """A socket is gone, and with it everything that went through it."""
-        self.listening.pop(sock, None)
-        for link in [link for link in self._by_conn.values() if link.sock == sock]:
-            self._remove(link)
-            self._owner.disconnected(
-                link.connection.id, LocalError("the UDP socket was closed"), now
-            )
 
     # Outputs.
 

@@ -13,12 +13,13 @@ and all of it together against ``Limits.max_unread``, as in yamux.
 
 from collections import deque
 from collections.abc import Callable
-from operator import attrgetter
 from typing import cast
 
-from .errors import LimitReached, LocalError, MuxerError
+from .errors import LimitReached, LocalError
+from .growth import Growth
 from .limits import Limits
-from .muxer import Stream
+from .muxed_session import MuxedSession
+from .muxer import RESOURCE_LIMIT, Stream
 from .quic_session import QuicSession
 from .quic_stream import INITIAL_WINDOW, QuicStream
 from .quic_window import Window
@@ -32,18 +33,12 @@ MAX_CONNECTION_WINDOW = 15_000_000
 KEEPALIVE = 15.0
 """Seconds of silence after which we ping: half of the idle timeout."""
 
-# Reset codes as go peers number those of streams, one above the draft's connection codes.
-RESOURCE_LIMIT_EXCEEDED = 0x1002
-SHUTDOWN = 0x1007
-
-_unread = attrgetter("unread")
-
 
 def _nothing() -> None:
     pass
 
 
-class QuicMuxer:
+class QuicMuxer(MuxedSession[QuicStream]):
     """Both sides of the streams of a session that is open.
 
     ``on_stream(stream, now)`` is called with each stream the peer opens and sets its callbacks.
@@ -51,9 +46,8 @@ class QuicMuxer:
     """
 
     __slots__ = (
-        "limits", "max_unread", "on_ready", "peer_gone_away", "session", "streams", "unread",
-        "_closed", "_due", "_growth", "_highest", "_inbound", "_on_stream", "_outbound", "_parity",
-        "_ready", "_resets", "_resets_since", "_skipped", "_window",
+        "growth", "max_unread", "on_ready", "peer_gone_away", "session",
+        "_due", "_highest", "_on_stream", "_parity", "_ready", "_skipped", "_window",
     )  # fmt: skip
 
     def __init__(
@@ -66,24 +60,17 @@ class QuicMuxer:
         on_ready: Callable[[], object] = _nothing,
         now: float,
     ) -> None:
+        super().__init__(limits)
         self.session = session
-        self.limits = limits
+        self.growth = Growth(limits, MAX_STREAM_WINDOW)
         self.max_unread = limits.max_unread
         self.on_ready = on_ready
         self.peer_gone_away: int | None = None
-        self.streams: dict[int, QuicStream] = {}
-        self.unread = 0  # delivered and neither credited nor dropped, all streams
-        self._closed = False
         self._due = now + KEEPALIVE
-        self._growth = 0  # windows beyond the initial one, all streams
-        self._inbound = 0
         self._on_stream = on_stream
-        self._outbound = 0
         self._parity = 0 if initiator else 1  # of the ids of our streams
         self._highest = (self._parity ^ 1) - 4  # id of the peer's last stream
         self._ready: deque[QuicStream] = deque()  # each once, those that have something to send
-        self._resets = 0
-        self._resets_since = float("-inf")
         self._skipped: dict[int, None] = {}  # ids that the peer opened by using a higher one
         self._window = Window(CONNECTION_WINDOW, now)
         session.on_data = self._on_data
@@ -181,19 +168,10 @@ class QuicMuxer:
             self.on_ready()
 
     def close(self, now: float) -> None:
-        """The connection is lost: every stream gets ``on_reset(0, now)``, in opening order."""
-        if self._closed:
-            return
-        self._closed = True
-        self._ready.clear()
-        callbacks = []
-        for stream in list(self.streams.values()):
-            callbacks.append(stream.on_reset)
-            stream.is_reset = True
+        for stream in self._ready:
             stream._queued = False
-            self.forget(stream)
-        for on_reset in callbacks:
-            on_reset(0, now)
+        self._ready.clear()
+        super().close(now)
 
     # Inside, for QuicStream too.
 
@@ -208,41 +186,13 @@ class QuicMuxer:
         stream._queued = False
         self._ready.remove(stream)
 
-    def reserve_growth(self, size: int) -> int:
-        """Return by how much a stream's window of ``size`` may grow: to twice as much if possible.
-
-        All growth together stays within half of ``max_unread``. The other half is for the windows
-        that every stream has without asking.
-        """
-        growth = min(
-            size,
-            min(self.limits.max_stream_window, MAX_STREAM_WINDOW) - size,
-            self.max_unread // 2 - self._growth,
-        )
-        growth = max(growth, 0)
-        self._growth += growth
-        return growth
-
     def shed(self, now: float) -> None:
-        """Reset the stream with most unread bytes: all together are more than we hold."""
-        stream = max(self.streams.values(), key=_unread)
-        self._count_reset(now)
-        on_reset = stream.on_reset
-        stream.shed = True
-        stream._abort(RESOURCE_LIMIT_EXCEEDED)
-        on_reset(RESOURCE_LIMIT_EXCEEDED, now)
+        """All streams together hold more unread bytes than we do."""
+        self._shed(self._largest(), RESOURCE_LIMIT, now)
 
-    def forget(self, stream: QuicStream) -> None:
-        """The stream is finished."""
-        del self.streams[stream.id]
-        if stream.inbound:
-            self._inbound -= 1
-        else:
-            self._outbound -= 1
-        self._growth -= stream._window.size - INITIAL_WINDOW
-        if stream._queued:
-            self.remove(stream)
-        stream._finish()
+    def _forget(self, stream: QuicStream) -> None:
+        super()._forget(stream)
+        self.growth.release(stream._window.size - INITIAL_WINDOW)
 
     # What the session tells.
 
@@ -261,7 +211,7 @@ class QuicMuxer:
         if data:
             stream._on_data(data, now)
         if fin and not stream.is_reset:
-            stream._on_fin(now)
+            stream._on_end(now)
 
     def _on_reset(self, stream_id: int, code: int, missing: int, now: float) -> None:
         self._window.consumed += missing
@@ -299,7 +249,7 @@ class QuicMuxer:
         self.streams[stream_id] = stream
         self._inbound += 1
         if self._inbound > self.limits.max_inbound_streams:
-            stream._abort(RESOURCE_LIMIT_EXCEEDED)
+            stream._abort(RESOURCE_LIMIT)
             return None
         self._on_stream(cast("Stream", stream), now)  # pyright takes slots for methods
         return None if stream.is_reset else stream
@@ -311,12 +261,3 @@ class QuicMuxer:
 
     def _grow_window(self, size: int) -> int:
         return min(size, MAX_CONNECTION_WINDOW - size)
-
-    def _count_reset(self, now: float) -> None:
-        """Open and reset costs the peer little and us much: so often and no more."""
-        if now - self._resets_since >= self.limits.resets_period:
-            self._resets_since = now
-            self._resets = 0
-        self._resets += 1
-        if self._resets > self.limits.max_resets:
-            raise MuxerError(f"{self._resets} streams were reset within a few seconds")

@@ -40,6 +40,9 @@ def rank(
     >>> rank(map(Multiaddr, texts))
     [(0.0, Multiaddr('/ip6/2600::1/tcp/9')), (0.25, Multiaddr('/ip4/1.2.3.4/tcp/9'))]
     """
+    addresses = list(dict.fromkeys(addresses))
+    if len(addresses) < 2:  # nothing to compare with
+        return [(0.0, address) for address in addresses]
     private: list[_Entry] = []
     public: list[_Entry] = []
     relayed: list[_Entry] = []

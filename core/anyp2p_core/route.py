@@ -10,6 +10,7 @@ Spec: https://github.com/libp2p/specs/blob/master/addressing/README.md
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .errors import LocalError
 from .multiaddr import Component, Multiaddr
@@ -53,10 +54,11 @@ class Route:
         return host if self.port == default else f"{host}:{self.port}"
 
 
+@lru_cache(maxsize=1024)
 def route(address: Multiaddr) -> Route:
     """Take an address apart. Raises LocalError for what this project has no transport for.
 
-    A final /p2p is ignored.
+    A final /p2p is ignored. Not to be changed: who asks for the same gets the same.
 
     >>> route(Multiaddr("/dns4/example.org/tcp/443/wss")).layers
     ('tls', 'ws')

@@ -26,8 +26,9 @@ import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+from .channel import Channel
 from .crypto import Crypto, Entropy
 from .errors import DecodeError, HandshakeError, LocalError, PeerIdMismatch
 from .keys import PrivateKey, PublicKey
@@ -165,7 +166,7 @@ class SecioSecurity:
         )
 
 
-class Secio:
+class Secio(Channel):
     """One secure channel; our Propose goes out at construction.
 
     ``on_open()`` is called once, when the peer is authenticated and has shown that it has our
@@ -174,14 +175,10 @@ class Secio:
     """
 
     __slots__ = (
-        "muxer", "on_data", "on_end", "on_open", "open", "peer", "public_key",
-        "_crypto", "_decrypt", "_encrypt", "_entropy", "_ephemeral", "_expected", "_failure",
-        "_frame", "_key", "_limit", "_need", "_next", "_nonce", "_offer", "_order", "_proposals",
-        "_remote_key", "_remote_nonce", "_secio", "_suite", "_write",
+        "_decrypt", "_encrypt", "_entropy", "_ephemeral", "_frame", "_key", "_limit", "_need",
+        "_next", "_nonce", "_offer", "_order", "_proposals", "_remote_key", "_remote_nonce",
+        "_secio", "_suite",
     )  # fmt: skip
-
-    peer: PeerId
-    public_key: PublicKey
 
     def __init__(
         self,
@@ -194,19 +191,11 @@ class Secio:
         expected: PeerId | None,
         write: Callable[[bytes], object],
     ) -> None:
-        self.open = False
-        self.muxer: str | None = None
-        self.on_open: Callable[[], object] = _ignore
-        self.on_data: Callable[[bytes, float], object] = _ignore
-        self.on_end: Callable[[float], object] = _ignore
+        super().__init__(crypto, expected, write)
         self._key = key
-        self._crypto = crypto
         self._entropy = entropy
         self._secio = secio
         self._offer = offer
-        self._expected = expected
-        self._write = write
-        self._failure: tuple[type[HandshakeError], str] | None = None
         # What came of a message in part, its length included, and how long that is to become.
         self._frame = bytearray()
         self._need = _HEADER
@@ -221,9 +210,7 @@ class Secio:
         self._send(self._proposals[0])
 
     def __repr__(self) -> str:
-        if self._failure is not None:
-            return f"<Secio, failed: {self._failure[1]}>"
-        return f"<Secio, {f'open to {self.peer}' if self.open else 'in the handshake'}>"
+        return f"<Secio, {self._state}>"
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the transport.
@@ -232,8 +219,7 @@ class Secio:
         one frame was wrong never yields another. Sealing a last word still works.
         """
         if self._failure is not None:
-            kind, text = self._failure
-            raise kind(text)
+            self._raise_again()
         view = memoryview(data)
         pos, end = 0, len(data)
         try:
@@ -247,9 +233,7 @@ class Secio:
                         continue
                 pos = self._collect(view, pos, now)
         except BaseException as error:
-            # The rest of ``data`` is lost, whoever raised: what comes later makes no sense.
-            kind = type(error) if isinstance(error, HandshakeError) else HandshakeError
-            self._failure = kind, str(error)
+            self._remember(error)
             raise
 
     def receive_eof(self) -> None:
@@ -275,10 +259,6 @@ class Secio:
         view = memoryview(data)
         pieces = range(0, len(data), MAX_PLAINTEXT)
         return b"".join(self._encrypt.seal(view[pos : pos + MAX_PLAINTEXT]) for pos in pieces)
-
-    def finish(self) -> bytes:
-        """Nothing: secio has no last words."""
-        return b""
 
     # Messages out of bytes.
 
@@ -386,9 +366,6 @@ class Secio:
 
         return sealer(0), sealer(half)
 
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("Secio holds keys and is neither pickled nor copied")
-
 
 class _Sealer:
     """One direction: encrypt, then MAC."""
@@ -452,7 +429,3 @@ def _choose(kind: str, ours: tuple[str, ...], text: str, ours_first: bool) -> st
     if chosen is None:
         raise HandshakeError(f"the peer has no secio {kind} of ours ({', '.join(ours)})")
     return chosen
-
-
-def _ignore(*_: object) -> None:
-    """The callbacks' default."""

@@ -3,7 +3,7 @@
     write --> chunks --(the outbox gives a turn)--> _take, _take_all --> frames
                 '-- full: fewer bytes taken, on_writable when half is free again
 
-A muxer's stream derives from this. It makes frames in ``_next_frame``, out of what it takes.
+A muxer's stream makes frames out of what it takes.
 """
 
 from collections import deque
@@ -33,7 +33,8 @@ def ignore(now: float) -> None:
 class SendingHalf:
     """``unsent`` bytes wait. ``send_window`` is how many more the peer takes.
 
-    A muxer without flow control leaves it as it is: not 0.
+    A muxer without flow control leaves it as it is: not 0. The values to begin with are set by
+    ``MuxedStream``, for both halves in one call.
     """
 
     __slots__ = (
@@ -42,21 +43,20 @@ class SendingHalf:
         "_want_write",
     )  # fmt: skip
 
-    def __init__(self, limits: "Limits", outbox: Turns, send_window: int) -> None:
-        self.on_writable: Callable[[float], object] = ignore
-        self.on_drained: Callable[[float], object] | None = None
-        self.eof_sent = False  # write_eof was called; the end follows what is unsent
-        self.is_reset = False
-        self.unsent = 0  # written, not yet framed
-        self.send_window = send_window
-        self._chunks: deque[bytes] = deque()
-        self._fin_queued = False
-        self._limits = limits
-        self._loose = 0
-        self._offset = 0  # how much of the first chunk has been sent
-        self._outbox = outbox
-        self._queued = False  # in the outbox
-        self._want_write = False
+    on_writable: Callable[[float], object]
+    on_drained: Callable[[float], object] | None
+    eof_sent: bool  # write_eof was called; the end follows what is unsent
+    is_reset: bool
+    unsent: int  # written, not yet framed
+    send_window: int
+    _chunks: deque[bytes]
+    _fin_queued: bool
+    _limits: "Limits"
+    _loose: int
+    _offset: int  # how much of the first chunk has been sent
+    _outbox: Turns
+    _queued: bool  # in the outbox
+    _want_write: bool
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Queue data and return how many bytes were taken.

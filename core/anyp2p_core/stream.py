@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING
 
 from .errors import LocalError, StreamReset
 from .events import Event, StreamDrained, StreamReadable, StreamWritable
-from .muxer import Stream
+from .muxer import RESOURCE_LIMIT, Stream
 
 if TYPE_CHECKING:
     from .connection import Connection
 
 COALESCE = 4096
 """Smaller pieces than this are joined while they wait, so that tiny frames cost no object each."""
-
-RESOURCE_LIMIT = 0x1002
-"""Stream reset code of go peers for a resource limit."""
 
 _unread = attrgetter("unread")
 

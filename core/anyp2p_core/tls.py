@@ -22,9 +22,10 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
 from .certificate import Certificate, check_certificate
+from .channel import Channel
 from .crypto import Crypto
 from .errors import HandshakeError, LocalError
-from .keys import PrivateKey, PublicKey
+from .keys import PrivateKey
 from .peer_id import PeerId
 from .varint import Data
 
@@ -104,7 +105,7 @@ class TlsProvider(Protocol):
         ...
 
 
-class Tls:
+class Tls(Channel):
     """One secure channel. The client's hello is written at construction.
 
     ``on_open()`` is called once, when the peer is authenticated and ``peer``, ``public_key`` and
@@ -114,14 +115,10 @@ class Tls:
     """
 
     __slots__ = (
-        "ended", "muxer", "on_data", "on_end", "on_open", "open", "peer", "public_key",
-        "_answered", "_asides", "_broken", "_closed", "_crypto", "_expected", "_failure",
-        "_initiator", "_muxers", "_provider", "_quiet", "_received", "_session", "_size", "_tail",
-        "_wall", "_write",
+        "ended",
+        "_answered", "_asides", "_broken", "_closed", "_initiator", "_muxers", "_provider",
+        "_quiet", "_received", "_session", "_size", "_tail", "_wall",
     )  # fmt: skip
-
-    peer: PeerId
-    public_key: PublicKey
 
     def __init__(
         self,
@@ -135,20 +132,12 @@ class Tls:
         muxers: Sequence[str] = (),
         expected: PeerId | None = None,
     ) -> None:
-        self.open = False
+        super().__init__(crypto, expected, write)
         self.ended = False
-        self.muxer: str | None = None
-        self.on_open: Callable[[], object] = _ignore
-        self.on_data: Callable[[bytes, float], object] = _ignore
-        self.on_end: Callable[[float], object] = _ignore
         self._initiator = initiator
         self._provider = provider
-        self._crypto = crypto
-        self._expected = expected
-        self._write = write
         self._wall = wall
         self._muxers = tuple(muxers)
-        self._failure: tuple[type[HandshakeError], str] | None = None
         # The library refused something: it can say nothing more, not even good-bye.
         self._broken = False
         self._closed = False
@@ -166,12 +155,7 @@ class Tls:
 
     def __repr__(self) -> str:
         role = "initiator" if self._initiator else "responder"
-        if self._failure is not None:
-            return f"<Tls {role}, failed: {self._failure[1]}>"
-        return f"<Tls {role}, {f'open to {self.peer}' if self.open else 'in the handshake'}>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("Tls holds keys and is neither pickled nor copied")
+        return f"<Tls {role}, {self._state}>"
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the transport.
@@ -180,14 +164,11 @@ class Tls:
         close_notify is ignored.
         """
         if self._failure is not None:
-            kind, text = self._failure
-            raise kind(text)
+            self._raise_again()
         try:
             self._receive(data, now)
         except BaseException as error:
-            # The rest of ``data`` is lost, whoever raised: what comes later makes no sense.
-            kind = type(error) if isinstance(error, HandshakeError) else HandshakeError
-            self._failure = kind, str(error)
+            self._remember(error)
             raise
 
     def receive_eof(self) -> None:
@@ -400,7 +381,3 @@ def _expect(data: Data, pos: int) -> int:
     if not size:
         raise HandshakeError("these bytes are no TLS record")
     return size
-
-
-def _ignore(*_: object) -> None:
-    """The callbacks' default."""

@@ -58,12 +58,7 @@ class UpgradedConnection(Connection):
     ) -> None:
         """``carrier`` makes what is between the transport and multistream-select, if anything."""
         super().__init__(
-            conn,
-            initiator=initiator,
-            owner=owner,
-            local=local,
-            remote=remote,
-            expected=expected,
+            conn, initiator=initiator, owner=owner, local=local, remote=remote, expected=expected
         )
         self._now = now
         self._farewell = b""

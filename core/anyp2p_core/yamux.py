@@ -31,10 +31,13 @@ window above 2^32-1. PING and GO_AWAY are taken with any stream id.
 """
 
 from collections.abc import Callable
-from operator import attrgetter
 
 from .errors import LimitReached, LocalError, MuxerError
+from .growth import Growth
 from .limits import Limits
+from .muxed_session import MuxedSession
+from .muxed_stream import check_code
+from .muxer import RESOURCE_LIMIT
 from .yamux_frame import (
     ACK,
     FIN,
@@ -50,7 +53,7 @@ from .yamux_frame import (
 )
 from .yamux_keepalive import Keepalive
 from .yamux_outbox import Outbox
-from .yamux_stream import INITIAL_WINDOW, Stream, check_code
+from .yamux_stream import INITIAL_WINDOW, Stream
 
 PROTOCOL = "/yamux/1.0.0"
 
@@ -61,18 +64,15 @@ MAX_WINDOW = 2**32 - 1
 LAST_ID = 2**32 - 2
 """Stream ids from here on are not used: the session is exhausted."""
 
-# Reset codes as go peers number those of streams, one above the draft's connection codes.
-RESOURCE_LIMIT_EXCEEDED = 0x1002
 SHUTDOWN = 0x1007
-
-_unread = attrgetter("unread")
+"""Reset code, numbered like ``RESOURCE_LIMIT``."""
 
 
 def _nothing() -> None:
     pass
 
 
-class Yamux:
+class Yamux(MuxedSession[Stream]):
     """Both sides of a yamux session.
 
     ``on_stream(stream, now)`` is called with each stream the peer opens and sets its callbacks.
@@ -81,11 +81,9 @@ class Yamux:
     """
 
     __slots__ = (
-        "limits", "next_id", "peer_gone_away", "streams", "unread",
-        "_closed", "_failed", "_fin", "_gone_away", "_growth", "_heard_at", "_inbound",
-        "_keepalive", "_max_control", "_max_unread", "_on_stream", "_outbound", "_outbox",
-        "_parity", "_pongs", "_remaining", "_resets", "_resets_since", "_tail", "_target",
-        "_unacked",
+        "next_id", "peer_gone_away",
+        "_fin", "_gone_away", "_growth", "_heard_at", "_keepalive", "_max_control", "_max_unread",
+        "_on_stream", "_outbox", "_parity", "_pongs", "_remaining", "_tail", "_target", "_unacked",
     )  # fmt: skip
 
     def __init__(
@@ -96,30 +94,22 @@ class Yamux:
         on_stream: Callable[[Stream, float], object],
         on_ready: Callable[[], object] | None = None,
     ) -> None:
-        self.limits = limits
-        self.streams: dict[int, Stream] = {}
+        super().__init__(limits)
         self.next_id = 1 if initiator else 2
         self.peer_gone_away: int | None = None
-        self.unread = 0  # received and neither credited nor dropped, all streams
-        self._closed = False
-        self._failed = ""
         self._fin = 0  # the frame being received ends the peer's direction
         self._gone_away = False
-        self._growth = 0  # windows beyond the initial one, all streams
+        self._growth = Growth(limits, MAX_WINDOW)
         self._heard_at = float("-inf")
-        self._inbound = 0
         self._keepalive = Keepalive(limits.keepalive_interval, limits.keepalive_timeout)
         self._max_control = limits.max_queued_control // HEADER_SIZE
         self._max_unread = limits.max_unread
         self._on_stream = on_stream
-        self._outbound = 0
         self._outbox = Outbox(on_ready or _nothing)
         self._outbox.control.append(self._keepalive.request())
         self._parity = self.next_id & 1
         self._pongs = 0  # queued
         self._remaining = 0  # payload bytes of the frame being received still to come
-        self._resets = 0
-        self._resets_since = float("-inf")
         self._tail = b""  # an incomplete header
         self._target: Stream | None = None  # whose payload it is; None drains it
         self._unacked = 0
@@ -224,13 +214,7 @@ class Yamux:
         if self._keepalive.queued:
             self._keepalive.sent(now)
         self._pongs = 0
-        outbox = self._outbox
-        out = outbox.take(budget)
-        if outbox.waiting:
-            waiting, outbox.waiting = outbox.waiting, []
-            for stream in waiting:
-                stream._notify(now)
-        return out
+        return self._outbox.take(budget, now)
 
     def next_timeout(self) -> float | None:
         """When ``handle_timeout`` wants to be called. None before anything was sent."""
@@ -252,35 +236,10 @@ class Yamux:
             self._outbox.add(encode(GO_AWAY, 0, code))
 
     def close(self, now: float) -> None:
-        """The connection is lost: every stream gets ``on_reset(0, now)``, in opening order."""
-        if self._closed:
-            return
-        self._closed = True
         self._outbox.clear()
-        callbacks = []
-        for stream in list(self.streams.values()):
-            callbacks.append(stream.on_reset)
-            stream.is_reset = True
-            self._forget(stream)
-        for on_reset in callbacks:
-            on_reset(0, now)
+        super().close(now)
 
     # Inside, for Stream too.
-
-    def _reserve_growth(self, size: int) -> int:
-        """Return by how much a window of ``size`` may grow: to twice as much if possible.
-
-        All growth together stays within half of ``max_unread``. The other half is for the windows
-        that every stream has without asking.
-        """
-        growth = min(
-            size,
-            min(self.limits.max_stream_window, MAX_WINDOW) - size,
-            self._max_unread // 2 - self._growth,
-        )
-        growth = max(growth, 0)
-        self._growth += growth
-        return growth
 
     def _on_data(
         self, flags: int, stream_id: int, length: int, data: bytes, pos: int, now: float
@@ -330,7 +289,8 @@ class Yamux:
             stream.unread += size
             self.unread += size
             if self.unread > self._max_unread:
-                self._shed(now)  # perhaps this one: then nobody listens any more
+                # Perhaps this one: then nobody listens any more.
+                self._shed(self._largest(), RESOURCE_LIMIT, now)
             stream.on_data(data[pos:end], now)
         if self._fin and not self._remaining and self._target is not None:
             self._on_fin(self._target, now)
@@ -397,7 +357,7 @@ class Yamux:
             raise self._unread_answers()
         full = self._inbound >= self.limits.max_inbound_streams
         if full or self._gone_away:
-            code = RESOURCE_LIMIT_EXCEEDED if full else SHUTDOWN
+            code = RESOURCE_LIMIT if full else SHUTDOWN
             self._outbox.add(encode(WINDOW_UPDATE | RST, stream_id, code))
             return None
         stream = Stream(self, self._outbox, stream_id, True, ACK, send_window, now)
@@ -412,61 +372,22 @@ class Yamux:
         self._unacked -= 1
 
     def _on_fin(self, stream: Stream, now: float) -> None:
-        if stream.eof_received:
-            return
-        stream.eof_received = True
         stream.receive_window = 0  # so that data after the end is data above the window
-        on_eof = stream.on_eof
-        if stream.eof_sent and not stream._fin_queued:
-            self._forget(stream)
-        on_eof(now)
+        stream._on_end(now)
 
     def _on_reset(self, stream: Stream, code: int, now: float) -> None:
         if stream.inbound:
             self._count_reset(now)
-        on_reset = stream.on_reset
-        stream.is_reset = True
-        self._forget(stream)
-        on_reset(code, now)
-
-    def _shed(self, now: float) -> None:
-        """Reset the stream with most unread bytes: all together are more than we hold."""
-        stream = max(self.streams.values(), key=_unread)
-        self._count_reset(now)
-        on_reset = stream.on_reset
-        stream.shed = True
-        stream._abort(RESOURCE_LIMIT_EXCEEDED)
-        on_reset(RESOURCE_LIMIT_EXCEEDED, now)
-
-    def _count_reset(self, now: float) -> None:
-        """Open and reset costs the peer little and us much: so often and no more."""
-        if now - self._resets_since >= self.limits.resets_period:
-            self._resets_since = now
-            self._resets = 0
-        self._resets += 1
-        if self._resets > self.limits.max_resets:
-            raise self._fail(f"{self._resets} streams were reset within a few seconds")
+        stream._on_abort(code, now)
 
     def _forget(self, stream: Stream) -> None:
-        """The stream is finished."""
-        del self.streams[stream.id]
-        if stream.inbound:
-            self._inbound -= 1
-        else:
-            self._outbound -= 1
-            if not stream._acked:
-                self._unacked -= 1
-        self._growth -= stream._window_size - INITIAL_WINDOW
-        if stream._queued:
-            self._outbox.remove(stream)
+        MuxedSession._forget(self, stream)  # half of what super costs
+        if not stream._acked:
+            self._unacked -= 1
+        if stream._window_size != INITIAL_WINDOW:
+            self._growth.release(stream._window_size - INITIAL_WINDOW)
         if self._target is stream:
             self._target = None
-        stream._finish()
 
     def _unread_answers(self) -> MuxerError:
         return self._fail("the peer does not read our answers: max_queued_control is reached")
-
-    def _fail(self, problem: str) -> MuxerError:
-        """Return the error to raise; the session takes no more input."""
-        self._failed = problem
-        return MuxerError(problem)

@@ -50,8 +50,11 @@ class Outbox:
         stream._queued = False
         self.ready.remove(stream)
 
-    def take(self, budget: int) -> list[bytes]:
-        """Return all control frames, and frames of streams until ``budget`` bytes are reached."""
+    def take(self, budget: int, now: float) -> list[bytes]:
+        """Return all control frames, and frames of streams until ``budget`` bytes are reached.
+
+        Streams that wait for it are told that they sent something.
+        """
         out = self.control
         self.control = []
         budget -= len(out) * HEADER_SIZE
@@ -61,6 +64,10 @@ class Outbox:
             budget -= stream._next_frame(out)
             if stream._queued:
                 ready.append(stream)
+        if self.waiting:
+            waiting, self.waiting = self.waiting, []
+            for stream in waiting:
+                stream._notify(now)
         return out
 
     def clear(self) -> None:

@@ -61,9 +61,9 @@ from .listening import Listening
 from .names import HostResolver
 from .providers.entropy import fork_check
 from .services import default_services
-from .sockets import AddressInfo
+from .sockets import AddressInfo, keep_heap
 from .stream import Event, Stream
-from .udp import UdpDoor, open_udp, udp_multiaddr
+from .udp import UdpDoor, open_udp, rows, udp_multiaddr
 
 if TYPE_CHECKING:
     from anyp2p_core.kad.service import Kad
@@ -312,9 +312,9 @@ class BaseHost(ABC, Generic[S]):
         """What ``socket.getaddrinfo`` returns for a TCP connection, without blocking the loop."""
         raise OSError("this runtime looks up no names")
 
-    def _send_datagram(self, number: int, target: tuple[str, int], data: bytes) -> None:
-        """Send a datagram, or lose it."""
-        self._doors[number].send(target, data)
+    def _send_datagrams(self, number: int, target: tuple[str, int], row: list[bytes]) -> None:
+        """Send datagrams of one size, of which the last one may be shorter, or lose them."""
+        self._doors[number].send(target, row)
 
     def _make_node(
         self,
@@ -450,8 +450,9 @@ class BaseHost(ABC, Generic[S]):
                                 self._send(conn, data)
                         except Exception as error:
                             self._internal_error(conn, error)
-                for door, target, datagram in node.datagrams(self.now()):
-                    self._send_datagram(door, target, datagram)
+                if node.has_datagrams:
+                    for door, target, row in rows(node.datagrams(self.now())):
+                        self._send_datagrams(door, target, row)
                 self._carry_out()
         finally:
             self._flushing = False
@@ -643,6 +644,7 @@ class BaseHost(ABC, Generic[S]):
             raise LocalError("a host is started once: make a new one")
         self._thread = self._thread_id()
         self._check_thread()
+        keep_heap()
         self._state = "running"
         try:
             await self._start()

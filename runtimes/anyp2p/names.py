@@ -74,7 +74,7 @@ class HostResolver:
 
     def send(self, query: int, server: "Server", data: bytes) -> None:
         try:
-            self._host._send_datagram(self._door(query, ":" in server[0]), server, data)
+            self._host._send_datagrams(self._door(query, ":" in server[0]), server, [data])
         except OSError as error:
             if self._client is not None:
                 self._client.failed(query, error, self._host.now())

@@ -14,9 +14,9 @@ from anyp2p_core.errors import (
     RemoteError,
     TimedOut,
 )
+from anyp2p_core.muxer import RESOURCE_LIMIT
 from anyp2p_core.negotiation import NEGOTIATION_FAILED
 from anyp2p_core.quic_connection import QuicConnection
-from anyp2p_core.stream import RESOURCE_LIMIT
 
 
 def test_repr_says_where_to_and_who():

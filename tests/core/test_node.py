@@ -40,6 +40,7 @@ from anyp2p_core import (
     TimedOut,
 )
 from anyp2p_core.echo import Echo
+from anyp2p_core.node import PAUSE_AT
 from anyp2p_core.perf import Perf
 from anyp2p_core.plaintext import PlaintextSecurity
 from anyp2p_core.pnet import PreSharedKey, PrivateNetwork
@@ -976,6 +977,17 @@ def test_addresses_of_a_connection_name_its_layers(offers, end):
     assert nameless.local is None is nameless.remote
 
 
+@pytest.mark.parametrize(("first", "end"), [(b"GET", "/ws"), (b"\x13/m", "")])
+def test_addresses_at_a_shared_port_name_the_layers_once_they_are_known(first, end):
+    node = make_node(layers={"ws": Maker(b"w")})
+    conn = node.connected(None, LOCAL, REMOTE, 0.0, offers=((), ("ws",)))
+    [connection] = node._connections.values()
+    node.receive(conn, first[:2], 0.0)
+    assert str(connection.remote) == str(REMOTE)
+    node.receive(conn, first[2:], 0.0)
+    assert (str(connection.local), str(connection.remote)) == (f"{LOCAL}{end}", f"{REMOTE}{end}")
+
+
 def test_layers_of_a_dial_are_those_of_its_address():
     maker = Maker(b"w", b"GET")
     node = make_node(layers={"ws": maker})
@@ -1056,6 +1068,20 @@ def test_good_bye_of_the_peer_ends_the_connection():
     pair.hang_up(pair.a, pair.b)
     assert pair.a.last(ConnectionClosed).error is None
     nothing_left(pair.a)
+
+
+def test_who_reads_no_answers_of_a_layer_is_not_read_either():
+    node = make_node(layers={"ws": Maker(b"w")})
+    conn = node.connected(None, LOCAL, REMOTE, 0.0, offers=(("ws",),))
+    node.blocked(conn, True, 0.0)
+    node.receive(conn, b"?" * PAUSE_AT, 0.0)
+    assert outputs(node, PauseReading) == []
+    node.receive(conn, b"??", 0.0)
+    assert outputs(node, PauseReading) == [PauseReading(conn)]
+    node.receive(conn, b"?", 0.0)
+    assert outputs(node, PauseReading) == []
+    node.blocked(conn, False, 0.0)
+    assert outputs(node, ResumeReading) == [ResumeReading(conn)]
 
 
 def test_good_bye_during_the_upgrade_is_an_error():

@@ -4,7 +4,7 @@ import pytest
 from node_pair import CRYPTO
 from quic_fake import SOURCE, FakeProvider
 
-from anyp2p_core.errors import HandshakeError, LocalError, MuxerError, TimedOut
+from anyp2p_core.errors import HandshakeError, MuxerError, TimedOut
 from anyp2p_core.limits import Limits
 from anyp2p_core.quic import (
     FAREWELL_TIME,
@@ -405,20 +405,6 @@ def test_whoever_closes_in_order_is_told():
     node.receive(short(session.id))
     node.out()
     assert node.flushes == [connection.id]
-
-
-def test_a_socket_is_closed():
-    node = Node()
-    first, _ = node.dial()
-    second = node.make(True)
-    node.endpoint.dial(second, 6, SOURCE, 1.0)
-    node.endpoint.socket_closed(SOCK, 1.0)
-    node.endpoint.socket_closed(99, 1.0)
-    ((conn, error),) = node.ended
-    assert conn == first.id and isinstance(error, LocalError)
-    assert not node.endpoint.listening and len(node.endpoint) == 1
-    node.receive(long())
-    assert not node.asked
 
 
 @pytest.mark.parametrize(

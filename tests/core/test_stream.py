@@ -13,7 +13,8 @@ from anyp2p_core import (
     StreamReset,
     StreamWritable,
 )
-from anyp2p_core.stream import COALESCE, RESOURCE_LIMIT, require_bytes, shed
+from anyp2p_core.muxer import RESOURCE_LIMIT
+from anyp2p_core.stream import COALESCE, require_bytes, shed
 
 WINDOW = 256 * 1024
 CHUNK = bytes(range(256)) * 256

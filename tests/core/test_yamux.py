@@ -11,7 +11,8 @@ from yamux_pair import BUDGET, Log, Pair, Session, data_frame, parse, quiet
 
 from anyp2p_core.errors import LimitReached, LocalError, MuxerError, RemoteError, TimedOut
 from anyp2p_core.limits import Limits
-from anyp2p_core.yamux import LAST_ID, PROTOCOL, RESOURCE_LIMIT_EXCEEDED, SHUTDOWN, Yamux
+from anyp2p_core.muxer import RESOURCE_LIMIT
+from anyp2p_core.yamux import LAST_ID, PROTOCOL, SHUTDOWN, Yamux
 from anyp2p_core.yamux_frame import (
     ACK,
     DATA,
@@ -834,7 +835,7 @@ def test_row_53_too_many_streams_are_refused_one_by_one() -> None:
     assert len(session.mux.streams) == 256 == len(session.logs)
     refused = [frame for frame in sent if frame[0] == "WINDOW_UPDATE RST"]
     assert len(refused) == 100_000 - 256
-    assert all(code == RESOURCE_LIMIT_EXCEEDED for _, _, code in refused)
+    assert all(code == RESOURCE_LIMIT for _, _, code in refused)
     session.logs[1].stream.reset()
     session.receive(data_frame(SYN, 200_001, b"hello"))
     assert bytes(session.logs[200_001].data) == b"hello"
@@ -853,11 +854,11 @@ def test_row_54_unread_bytes_of_all_streams_are_bounded() -> None:
             assert live == session.mux.unread
     shed = [log for log in session.logs.values() if log.stream.shed]
     assert len(shed) == 36
-    assert all(log.codes == [RESOURCE_LIMIT_EXCEEDED] for log in shed)
+    assert all(log.codes == [RESOURCE_LIMIT] for log in shed)
     assert all(log.stream.unread == 0 and log.stream.is_reset for log in shed)
     sent = session.sent()
     assert [f for f in sent if "RST" in f[0]] == [
-        ("WINDOW_UPDATE RST", log.stream.id, RESOURCE_LIMIT_EXCEEDED) for log in shed
+        ("WINDOW_UPDATE RST", log.stream.id, RESOURCE_LIMIT) for log in shed
     ]
 
 
@@ -906,6 +907,15 @@ def test_row_54_windows_grow_within_half_of_max_unread() -> None:
         granted = sum(log.stream.receive_window for log in pair.b.logs.values())
         assert granted <= 8 * INITIAL_WINDOW + 2 * MIB
     assert granted > 8 * INITIAL_WINDOW
+    for stream in streams:
+        stream.reset()
+    pair.run(delay=0.01)
+    stream = pair.a.open()
+    for _ in range(6):
+        stream.write(bytes(MIB))
+        pair.run(delay=0.01, budget=1 << 30)
+    grown = pair.b.logs[stream.id].stream.receive_window
+    assert grown > 4 * INITIAL_WINDOW  # what the others had is free again
 
 
 def test_row_58_writers_do_not_cut_each_other() -> None:

@@ -497,9 +497,6 @@ def test_sessions_share_a_socket():
     assert {c.peer for c in hub.opened} == {spoke.peer_id for spoke in spokes}
     assert len(hub.endpoint) == 7 and not hub.endpoint._half_open
     assert len(hub.endpoint._links) <= 7 * 9
-    hub.endpoint.socket_closed(hub.sock, net.now)
-    assert len(hub.closed) == 7 and not hub.endpoint._links and not hub.timers
-    assert all(isinstance(reason, LocalError) for _, reason in hub.closed)
 
 
 # The library.

@@ -272,7 +272,8 @@ def test_our_client_and_the_librarys_server():
         for message in connection:
             assert isinstance(message, bytes) and len(message) <= 65536
             assert connection.ping(b"are you there").wait(10)
-            connection.send([message[:1000], message[1000:]])  # in two fragments
+            in_fragments = [message[:1000], message[1000:]]
+            connection.send(in_fragments if len(message) > 1 else message)
         closed.append(connection.close_code)
 
     with websockets.sync.server.serve(serve, "127.0.0.1", 0) as server:
@@ -285,6 +286,8 @@ def test_our_client_and_the_librarys_server():
                 wire.send(BULK)
                 wire.until(lambda: len(wire.got) == len(BULK))
                 assert wire.got == BULK
+                wire.send(b"!")  # its answer is behind the end of the last fragmented message
+                wire.until(lambda: wire.got == BULK + b"!")
                 sock.sendall(wire.socket.finish())
                 wire.until(lambda: wire.socket.ended)
                 assert wire.socket.close_code == 1000

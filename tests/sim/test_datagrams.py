@@ -39,7 +39,7 @@ class Ends:
 
     def send(self, data: bytes = b"hello", *, back: bool = False) -> None:
         source, target = (1, 0) if back else (0, 1)
-        self.hosts[source]._send_datagram(1, self.places[target], data)
+        self.hosts[source]._send_datagrams(1, self.places[target], [data])
 
 
 def test_a_datagram_arrives_after_the_latency() -> None:
@@ -96,8 +96,8 @@ def test_nobody_there_and_what_is_too_long() -> None:
     ends = Ends()
 
     def nobody() -> None:
-        ends.hosts[0]._send_datagram(1, ("10.0.0.2", 4002), b"hello")
-        ends.hosts[0]._send_datagram(1, ("192.0.2.1", 4001), b"hello")
+        ends.hosts[0]._send_datagrams(1, ("10.0.0.2", 4002), [b"hello"])
+        ends.hosts[0]._send_datagrams(1, ("192.0.2.1", 4001), [b"hello"])
         ends.send(bytes(70_000))
 
     ends.run(nobody)
@@ -120,10 +120,10 @@ def test_a_door_on_loopback_is_for_this_machine() -> None:
     ends.hosts[1] = ends.world.host(beside="a")
 
     def all_ways() -> None:
-        ends.hosts[0]._send_datagram(1, ("127.0.0.1", ends.places[1][1]), b"near")
+        ends.hosts[0]._send_datagrams(1, ("127.0.0.1", ends.places[1][1]), [b"near"])
         ends.far._open_door(1, Multiaddr("/ip4/0.0.0.0/udp/0"))
-        ends.far._send_datagram(1, ("10.0.0.1", ends.places[1][1]), b"far")
-        ends.hosts[1]._send_datagram(1, ("10.0.0.2", 4001), b"out")
+        ends.far._send_datagrams(1, ("10.0.0.1", ends.places[1][1]), [b"far"])
+        ends.hosts[1]._send_datagrams(1, ("10.0.0.2", 4001), [b"out"])
 
     ends.run(all_ways, second="/ip4/127.0.0.1/udp/0")
     assert [(data, source[0]) for data, source, _ in ends.came[1]] == [(b"near", "127.0.0.1")]

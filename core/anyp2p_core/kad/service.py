@@ -22,11 +22,10 @@ from ..dial_budget import DialBudget
 from ..errors import DecodeError, Error, LimitReached, LocalError, RemoteError
 from ..events import Event, PeerIdentified
 from ..multiaddr import Multiaddr
-from ..muxer import Stream
+from ..muxer import RESOURCE_LIMIT, Stream
 from ..peer_id import PeerId
 from ..ratelimit import RateLimiter
 from ..service import Context, Service
-from ..stream import RESOURCE_LIMIT
 from . import messages
 from .config import KadConfig
 from .events import DhtModeChanged, DhtPeerFound, DhtProvided

@@ -15,6 +15,7 @@ OpenSSL makes large integers of it; what is fixed is compared with a constant:
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from anyp2p_core.certificate import SEQUENCE, read_der
 from anyp2p_core.crypto import Crypto, Entropy, KeyType, Signer, Verifier, is_simulated
 from anyp2p_core.errors import DecodeError, HandshakeError, LocalError
 
@@ -244,8 +245,8 @@ def _load_secp256k1(data: bytes) -> _Signer:
 
 
 def _load_rsa(data: bytes) -> _Signer:
-    pos, end = _der(data, 0, len(data), _SEQUENCE)
-    _, pos = _der(data, pos, end, _INTEGER)
+    pos, end = read_der(data, 0, len(data), SEQUENCE)
+    _, pos = read_der(data, pos, end, _INTEGER)
     _rsa_numbers(data, pos, end)
     key = load_der_private_key(data, None)
     # Equality with the canonical form covers the version, the rest and the tail at once.
@@ -304,13 +305,13 @@ def _load_public_ecdsa(data: bytes) -> _Verifier:
 
 
 def _load_public_rsa(data: bytes) -> _Verifier:
-    pos, end = _der(data, 0, len(data), _SEQUENCE)
+    pos, end = read_der(data, 0, len(data), SEQUENCE)
     if end != len(data) or not data.startswith(_RSA_ALGORITHM, pos, end):
         raise DecodeError("it is no SubjectPublicKeyInfo of RSA")
-    pos, stop = _der(data, pos + len(_RSA_ALGORITHM), end, _BIT_STRING)
+    pos, stop = read_der(data, pos + len(_RSA_ALGORITHM), end, _BIT_STRING)
     if stop != end or not data.startswith(b"\0", pos, end):
         raise DecodeError("its BIT STRING does not hold whole bytes up to the end")
-    pos, stop = _der(data, pos + 1, end, _SEQUENCE)
+    pos, stop = read_der(data, pos + 1, end, SEQUENCE)
     n, e, pos = _rsa_numbers(data, pos, stop)
     if pos != end:
         raise DecodeError("data follows the exponent")
@@ -357,26 +358,6 @@ _RSA_ALGORITHM = bytes.fromhex("300d06092a864886f70d0101010500")
 
 _INTEGER = 0x02
 _BIT_STRING = 0x03
-_SEQUENCE = 0x30
-
-
-def _der(data: bytes, pos: int, end: int, tag: int) -> tuple[int, int]:
-    """Where the content of the element at ``pos`` starts and stops, all of it before ``end``."""
-    if end - pos < 2 or data[pos] != tag:
-        raise DecodeError(f"no DER element {tag:#04x} where one must be")
-    size = data[pos + 1]
-    start = pos + 2
-    if size >= 0x80:
-        octets = size - 0x80
-        if not 1 <= octets <= 2 or end - start < octets:
-            raise DecodeError("DER length is indefinite, truncated or far too large")
-        size = int.from_bytes(data[start : start + octets], "big")
-        if size < 0x80 or size >> 8 * (octets - 1) == 0:
-            raise DecodeError("DER length is not minimal")
-        start += octets
-    if size > end - start:
-        raise DecodeError("DER length exceeds the data")
-    return start, start + size
 
 
 def _rsa_numbers(data: bytes, pos: int, end: int) -> tuple[int, int, int]:
@@ -396,7 +377,7 @@ def _rsa_numbers(data: bytes, pos: int, end: int) -> tuple[int, int, int]:
 
 def _der_integer(data: bytes, pos: int, end: int, max_bits: int) -> tuple[int, int]:
     """A positive integer in its shortest form, and the position after it."""
-    start, stop = _der(data, pos, end, _INTEGER)
+    start, stop = read_der(data, pos, end, _INTEGER)
     if stop - start > max_bits // 8 + 1:
         raise DecodeError(f"RSA modulus or exponent has more than {max_bits} bits")
     head = data[start : min(start + 2, stop)]

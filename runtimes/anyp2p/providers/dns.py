@@ -33,7 +33,6 @@ MAX_RECORDS = 256
 """Of a message, in all sections."""
 MAX_CHAIN = 8
 """Compression pointers that may lead to each other in a row."""
-PORT = 53
 
 
 class DnsPython(Codec):

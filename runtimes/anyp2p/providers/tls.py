@@ -11,12 +11,13 @@ judges it. Nothing of OpenSSL leaves this file: its errors become HandshakeError
 """
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from anyp2p.extras import MissingExtra
 from anyp2p_core.certificate import Certificate
 from anyp2p_core.errors import HandshakeError, LocalError
 from anyp2p_core.keys import PrivateKey
+from anyp2p_core.secret import Secret
 from anyp2p_core.tls import TlsProvider
 from anyp2p_core.varint import Data
 
@@ -43,16 +44,7 @@ class OpenSsl(TlsProvider):
         return parse_certificate(data)
 
 
-class _Secret:
-    """Base of what holds keys: not copied, not pickled. The default repr is safe."""
-
-    __slots__ = ()
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} holds keys and is neither pickled nor copied")
-
-
-class Credentials(_Secret):
+class Credentials(Secret):
     """A certificate and its key, ready for use in either role."""
 
     __slots__ = ("_client", "_server")
@@ -66,7 +58,7 @@ class Credentials(_Secret):
         return Session(self._client if initiator else self._server, initiator, alpn)
 
 
-class Session(_Secret):
+class Session(Secret):
     """One connection of OpenSSL."""
 
     __slots__ = ("_connection", "_forked", "_initiator", "alpn", "complete", "ended")

@@ -38,15 +38,9 @@ class WebTls:
         self, certificate: tuple[Path, Path] | None = None, trust: Path | None = None
     ) -> None:
         self._server = None if certificate is None else _server_context(*certificate)
-        self._trust = trust
         self._client: ssl.SSLContext | None = None
         if trust is not None:
             self._client = _client_context(trust)
-
-    @property
-    def can_listen(self) -> bool:
-        """Whether there is a certificate."""
-        return self._server is not None
 
     def check(self, route: Route) -> None:
         """LocalError if no certificate can be for the name of a route."""

@@ -225,8 +225,9 @@ class Host(BaseHost[Stream]):
         self._sim_doors[number] = door
         return door.address
 
-    def _send_datagram(self, number: int, target: tuple[str, int], data: bytes) -> None:
-        self._sim_doors[number].send(target, data)
+    def _send_datagrams(self, number: int, target: tuple[str, int], row: list[bytes]) -> None:
+        for data in row:
+            self._sim_doors[number].send(target, data)
 
     def _watch_door(self, door: UdpDoor) -> None:
         """Simulated doors open without a socket to watch."""
