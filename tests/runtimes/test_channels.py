@@ -105,6 +105,19 @@ def test_every_way_to_talk(
     assert list(directory.iterdir()) == []
 
 
+@pytest.mark.parametrize("address", ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip6/::1/udp/0/quic-v1"])
+@pytest.mark.parametrize("loop", LOOPS)
+def test_quic(loop: str, address: str) -> None:
+    async def main(kit: Kit) -> None:
+        ours, theirs = await talk(kit, {"listen": [address]}, {"security": ["noise"]})
+        for connection in (ours, theirs):  # it brings its own, whatever is named
+            assert connection.negotiated.security == "/tls/1.0.0"
+            assert connection.negotiated.muxer == "/quic-v1"
+        assert ours.remote == theirs.local
+
+    RUNTIMES[loop].run(main)
+
+
 @pytest.mark.parametrize("transport", ["tcp", "ws", "wss", "unix", "memory"])
 def test_connections_know_their_addresses(transport: str, web: Files, directory: Path) -> None:
     listen = [TRANSPORTS[transport].format(directory=directory)]

@@ -14,6 +14,7 @@ from anyp2p.stream import Stream
 from anyp2p_core.errors import ConnectionLost, DialError, ListenError, LocalError, StreamReset
 from anyp2p_core.events import Event, PauseReading, ResumeReading
 from anyp2p_core.limits import Limits
+from anyp2p_core.resolver import FakeResolver
 from anyp2p_core.yamux_frame import SYN, WINDOW_UPDATE, encode
 
 # Times that binary numbers hold exactly, so that sums of them are exact as well.
@@ -206,6 +207,42 @@ def test_listening_where_one_cannot() -> None:
                 await host.listen("/memory/1")
             with pytest.raises(LocalError, match="QUIC"):
                 await host.listen("/ip4/0.0.0.0/udp/1/quic-v1")
+
+    finish(world, main)
+
+
+@pytest.mark.parametrize("option", ["security", "psk", "web_certificate", "web_trust"])
+def test_channels_that_are_not_simulated_are_refused(option: str) -> None:
+    with pytest.raises(LocalError, match=f"{option} is no option of simulated hosts"):
+        World().host(**{option: ["tls"]})
+
+
+def test_simulated_hosts_have_other_muxers() -> None:
+    world = World(latency=LATENCY)
+    server, client = (world.host(listen=[PORT], muxers=["mplex"], echo=True) for _ in range(2))
+
+    async def main() -> None:
+        async with server, client:
+            assert await client.ping(server.addresses[0]) >= 2 * LATENCY
+            assert client.node.connections()[0].negotiated.muxer == "/mplex/6.7.0"
+
+    finish(world, main)
+
+
+def test_names_are_looked_up_by_whom_a_host_is_told_to_ask() -> None:
+    world = World(latency=LATENCY)
+    server = world.host(listen=[PORT])
+    records = {
+        ("_dnsaddr.example.org", "TXT"): ["dnsaddr=/dns4/b.example.org/tcp/4001"],
+        ("b.example.org", "A"): [server.machine.ip],
+    }
+    client = world.host(resolver=FakeResolver(records))
+
+    async def main() -> None:
+        async with server, client:
+            assert await client.connect("/dnsaddr/example.org") == server.peer_id
+            with pytest.raises(DialError, match=r"there is no _dnsaddr\.example\.com"):
+                await client.connect("/dnsaddr/example.com")
 
     finish(world, main)
 

@@ -16,8 +16,10 @@ from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.node import Node
 from anyp2p_core.peer_id import PeerId
 from anyp2p_core.plaintext import PlaintextSecurity
+from anyp2p_core.resolver import Resolver
 from anyp2p_core.security import Security
 from anyp2p_core.service import Service
+from anyp2p_core.timers import Timers
 
 from .datagrams import Door
 from .network import Target
@@ -74,6 +76,9 @@ class Host(BaseHost[Stream]):
     ) -> Node:
         """A node whose randomness is decided by the seed, its machine and how often it started."""
         assert key is not None
+        for name in ("security", "psk", "web_certificate", "web_trust"):
+            if getattr(self.channels, name) is not None:
+                raise LocalError(f"{name} is no option of simulated hosts: see World(security=...)")
         world = self.machine.world
         entropy, choice = self.machine.randomness()
         security: list[Security] = []
@@ -89,7 +94,12 @@ class Host(BaseHost[Stream]):
             services=[_Witness(self), *services],
             security=security,
             muxers=self.channels.make_muxers(),
+            resolver=None if self._resolver is None else self._told,
         )
+
+    def _told(self, timers: Timers) -> Resolver:
+        assert self._resolver is not None
+        return self._resolver
 
     def _wall(self) -> float:
         return EPOCH + self._clock.now
