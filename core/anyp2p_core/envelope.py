@@ -112,21 +112,27 @@ def open_peer_record(data: bytes, crypto: Crypto) -> PeerRecord:
     return PeerRecord(peer_id, record.seq, addresses)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Envelope:
+    """The wire message."""
+
     public_key: bytes  # kept as bytes: PublicKey reads them
     payload_type: bytes
     payload: bytes
     signature: bytes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _AddressInfo:
+    """One address of a record."""
+
     multiaddr: bytes = b""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _PeerRecord:
+    """The wire message."""
+
     peer_id: bytes = b""
     seq: int = 0
     addresses: list[_AddressInfo] = field(default_factory=list)

@@ -21,7 +21,7 @@ stays in the streams that produced it.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .admission import Admission
 from .carriers import PLAIN, Carriers, Offers
@@ -66,8 +66,6 @@ from .peerstore import Peerstore
 from .perf import Perf
 from .ping import Ping
 from .pnet import HINT
-from .quic_connection import QuicConnection
-from .quic_transport import MakeProvider, QuicTransport
 from .resolver import Answered, Kind, Resolver
 from .route import UDP, route, with_layers
 from .security import NoiseSecurity, Security
@@ -76,6 +74,9 @@ from .stream import AppStream, shed
 from .timers import Timers
 from .upgrade import UpgradedConnection
 from .yamux import PROTOCOL as YAMUX, Yamux
+
+if TYPE_CHECKING:
+    from .quic_transport import MakeProvider, QuicTransport
 
 PAUSE_AT = 64 * 1024
 """Unread answers, in bytes, above which we stop reading from a peer that does not read."""
@@ -101,7 +102,7 @@ class Node:
         muxers: Mapping[str, MuxerMaker] | None = None,
         layers: Mapping[str, LayerMaker] | None = None,
         private: LayerMaker | None = None,
-        quic: MakeProvider | None = None,
+        quic: "MakeProvider | None" = None,
         resolver: Callable[[Timers], Resolver] | None = None,
     ) -> None:
         """``now + epoch`` is the wall time in seconds since 1970.
@@ -140,7 +141,7 @@ class Node:
         self._dialing = Dialing(self, resolver=lookups, why_not=self._why_not)
         self._quic: QuicTransport | None = None
         if quic is not None and private is None:
-            self._quic = QuicTransport(quic, self, self._admission, self._closing)
+            self._quic = _quic_transport(quic, self, self._admission, self._closing)
         self._streams: dict[StreamId, AppStream] = {}
         self._opening: dict[StreamId, tuple[Connection, Stream]] = {}
         self._handlers: dict[str, Service | None] = {}
@@ -235,7 +236,8 @@ class Node:
             connection.receive(data, now)
         except RemoteError as error:
             self._fail(connection, error, now)
-        self._dirty[conn] = connection
+        if connection.wants_write or connection.draining is not None:
+            self._dirty[conn] = connection
         if connection.blocked_since is not None:
             self._pause(connection)
         if connection.peer_ended:
@@ -384,7 +386,9 @@ class Node:
     @property
     def busy(self) -> bool:
         """Whether ``writable``, ``datagrams`` or ``poll`` may have something."""
-        return bool(self._dirty or self._outputs) or self.has_datagrams
+        if self._dirty or self._outputs:
+            return True
+        return self._quic is not None and self._quic.busy
 
     def next_timeout(self) -> float | None:
         """When to call ``handle_timeout``, or None."""
@@ -701,11 +705,11 @@ class Node:
                 expected = None if dial is None else dial.expected(action.conn)
                 quic.dial(action.conn, action.address, expected, self._now)
                 return
-            if type(action) is CloseConnection and isinstance(
-                self._connections.get(action.conn), QuicConnection
-            ):
-                quic.close(action.conn, self._now)
-                return
+            if type(action) is CloseConnection:
+                connection = self._connections.get(action.conn)
+                if connection is not None and type(connection) is not UpgradedConnection:
+                    quic.close(action.conn, self._now)
+                    return
         self._outputs.append(action)
 
     def begin(self, connection: Connection, now: float) -> None:
@@ -866,6 +870,12 @@ class _Lookups:
             answered(records, now)
 
         self._resolver.query(name, kind, heard, now)
+
+
+def _quic_transport(*args: Any) -> "QuicTransport":
+    from .quic_transport import QuicTransport  # much to load for a node without it
+
+    return QuicTransport(*args)
 
 
 def _label(connection: Connection, layers: tuple[str, ...]) -> None:

@@ -365,13 +365,17 @@ class Handshake(Secret):
         return plain
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Extensions:
+    """What one may know before the upgrade is over."""
+
     stream_muxers: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Payload:
+    """What handshake messages 2 and 3 carry."""
+
     identity_key: bytes
     identity_sig: bytes
     extensions: _Extensions | None = None

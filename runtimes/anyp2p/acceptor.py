@@ -1,6 +1,6 @@
 """The listening sockets of a ``SocketHost``, with a task for each.
 
-accept -> taken: _serve_link in a task of its own
+accept -> taken: the host serves it
        -> nothing there, or a few were taken: wait until the socket is readable
        -> the process has no descriptor left, or another error: wait half a second
 """
@@ -61,7 +61,7 @@ class Acceptor:
                         log.warning("cannot accept a connection: %s; trying again", error)
                         await self._pause(ACCEPT_PAUSE)
                 else:
-                    host._spawn(host._serve_link, None, host.new_link(sock))
+                    host.accepted(sock)
                     turns += 1
                 if turns >= TURNS:
                     turns = 0

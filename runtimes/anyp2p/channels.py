@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 from anyp2p_core.crypto import Crypto, Entropy
@@ -63,6 +62,8 @@ class Channels:
         """What may lie under connections, and is installed."""
         layers: dict[str, LayerMaker] = {}
         if find_spec("websockets"):
+            from pathlib import Path
+
             from anyp2p_core.websocket import WebSockets
 
             from .providers.web_tls import WebTls
@@ -85,7 +86,8 @@ class Channels:
             return None
         if not isinstance(key, PreSharedKey):
             try:
-                key = PreSharedKey.parse(Path(key).read_bytes())
+                with open(key, "rb") as file:
+                    key = PreSharedKey.parse(file.read())
             except DecodeError as error:
                 raise LocalError(f"{key} is no key of a private network: {error}") from None
         from .providers.xsalsa20 import SalsaCiphers

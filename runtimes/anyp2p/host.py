@@ -57,9 +57,9 @@ from anyp2p_core.timers import Timers
 
 from ._version import VERSION
 from .channels import Channels, make_quic
+from .forks import fork_check
 from .listening import Listening
 from .names import HostResolver
-from .providers.entropy import fork_check
 from .services import default_services
 from .sockets import AddressInfo, keep_heap
 from .stream import Event, Stream
@@ -381,12 +381,14 @@ class BaseHost(ABC, Generic[S]):
             self._internal_error(conn, error)
         if self._flushing:
             return
-        self._began = False
-        self._carry_out()
-        if self._began:  # what the handler has to say goes out together with our consent
-            self._flush_soon()
-        else:
-            self.flush()
+        items = self.node.poll()
+        if items:
+            self._began = False
+            self._carry_out(items)
+            if self._began:  # what the handler has to say goes out together with our consent
+                self._flush_soon()
+                return
+        self.flush()
 
     def on_eof(self, conn: int) -> None:
         try:
@@ -436,39 +438,45 @@ class BaseHost(ABC, Generic[S]):
         """
         if self._flushing or self._forked():
             return  # the outer call goes on until nothing is left
-        self._flushing = True
         node = self.node
-        try:
-            while node.busy:
-                ready = node.writable()
-                if ready:
-                    now = self.now()
-                    for conn in ready:
-                        try:
-                            data = node.data_to_send(conn, now)
-                            if data:
-                                self._send(conn, data)
-                        except Exception as error:
-                            self._internal_error(conn, error)
-                if node.has_datagrams:
-                    for door, target, row in rows(node.datagrams(self.now())):
-                        self._send_datagrams(door, target, row)
-                self._carry_out()
-        finally:
-            self._flushing = False
+        if node.busy:
+            self._flushing = True
+            try:
+                self._run_node(node)
+            finally:
+                self._flushing = False
         when = node.next_timeout()
-        if (
-            when is not None
-            and (self._armed is None or when < self._armed)
-            and self._state != "closed"
-        ):
-            self._armed = when
-            self._set_timer(when)
+        if when is not None:
+            armed = self._armed
+            if (armed is None or when < armed) and self._state != "closed":
+                self._armed = when
+                self._set_timer(when)
 
-    def _carry_out(self) -> None:
+    def _run_node(self, node: Node) -> None:
+        while True:
+            ready = node.writable()
+            if ready:
+                now = self.now()
+                for conn in ready:
+                    try:
+                        data = node.data_to_send(conn, now)
+                        if data:
+                            self._send(conn, data)
+                    except Exception as error:
+                        self._internal_error(conn, error)
+            if node.has_datagrams:
+                for door, target, row in rows(node.datagrams(self.now())):
+                    self._send_datagrams(door, target, row)
+            items = node.poll()
+            if items:
+                self._carry_out(items)
+            if not node.busy:
+                return
+
+    def _carry_out(self, items: Sequence[object]) -> None:
         """Do what the node asks for, and tell what happened; what is to be sent waits."""
         dispatch = self._dispatch
-        for item in self.node.poll():
+        for item in items:
             found = dispatch.get(type(item))
             if found is not None:
                 try:
@@ -587,7 +595,7 @@ class BaseHost(ABC, Generic[S]):
         if found is None or not self.node.is_connected(found):
             found = await self.connect(peer)
         stream = self.node.open_stream(found, protocols, self.now(), optimistic=optimistic)
-        self._carry_out()
+        self._carry_out(self.node.poll())
         if stream in self._streams:  # the proposal goes out together with the first write
             self._flush_soon()
             return self._streams[stream]
@@ -868,7 +876,8 @@ class BaseHost(ABC, Generic[S]):
         if self._state != "running":
             hint = "use `async with Host() as host`" if self._state == "new" else "make a new one"
             raise LocalError(f"this host is {_STATES[self._state]}: {hint}")
-        self._check_thread()
+        if self._thread_id() != self._thread or self._forked():
+            self._check_thread()  # which says what is wrong
 
     def _check_thread(self) -> None:
         """Refuse what would corrupt the state of a loop, or of a parent process."""

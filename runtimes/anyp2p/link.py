@@ -9,22 +9,23 @@ one out closes.
 """
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-
-from .stream import Event
 
 
 class Link:
     """``users`` counts the tasks that may wait for the socket."""
 
     __slots__ = (
-        "aborted", "draining", "error", "half_close", "paused", "pending", "resumed", "sock",
+        "aborted", "draining", "error", "fd", "half_close", "paused", "pending", "resumed", "sock",
         "users",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.fd = sock.fileno()
+        """For loops that would print a socket into errors that they catch themselves."""
         self.users = 1
         self.pending: memoryview | None = None
         """What the full socket did not take yet."""
@@ -33,7 +34,8 @@ class Link:
         """Close our direction when nothing is pending."""
         self.aborted = False
         self.paused = False
-        self.resumed: Event | None = None
+        self.resumed: Callable[[], object] | None = None
+        """Whom to tell that reading goes on."""
         self.error: OSError | None = None
 
     def send(self, data: bytes | memoryview) -> None:
@@ -66,11 +68,17 @@ class Link:
             self._shut_down(socket.SHUT_RDWR)
             self.resume()
 
+    def end(self) -> None:
+        """The reader is done with it. Nobody has to be woken when nobody else uses the socket."""
+        if self.users > 1:
+            self.abort()
+        self.aborted = True
+
     def resume(self) -> None:
         """Read again."""
         self.paused = False
         if self.resumed is not None:
-            self.resumed.set()
+            self.resumed()
 
     def release(self) -> bool:
         """One task fewer uses the socket; returns whether it was the last one and closed it."""

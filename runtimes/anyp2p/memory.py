@@ -6,14 +6,12 @@ loops and threads, and are held up by each other as by any other peer.
 
 import errno
 import os
-import secrets
 import sys
-import tempfile
 from itertools import count
 
 from anyp2p_core.multiaddr import Multiaddr
 
-_TOKEN = secrets.token_hex(8)
+_TOKEN = os.urandom(8).hex()
 _taken: dict[tuple[int, int], object] = {}
 """Numbers that are listened on, each with its process: a child has none of its parent's."""
 
@@ -42,6 +40,8 @@ def path_of(number: int) -> str:
     name = f"anyp2p-{os.getpid()}-{_TOKEN}-{number}"
     if sys.platform == "linux":
         return "\0" + name
+    import tempfile  # which loads a lot
+
     return os.path.join(tempfile.gettempdir(), name)
 
 

@@ -1,8 +1,8 @@
 """Sockets for every loop that can wait until one is readable or writable.
 
-trio, anyio and gevent share this file: a task per connection reads, writing happens at once and
-takes a task only while the socket is full. A runtime adds ``_wait_readable``, ``_wait_writable``
-and ``_look_up`` to what ``BaseHost`` asks for.
+All runtimes share this file. A task per connection reads, writing happens at once and takes a task
+only while the socket is full; a loop that calls back needs neither, see ``asyncio.py``. A runtime
+adds ``_wait_readable``, ``_wait_writable`` and ``_look_up`` to what ``BaseHost`` asks for.
 
     _dial   -> _connect -> _serve_link: on_connected, _read until the end, on_disconnected
     Acceptor -----------/
@@ -33,6 +33,7 @@ from .sockets import (
     look_up,
     numeric,
     open_listeners,
+    socket_error,
     socket_multiaddr,
 )
 from .udp import UdpDoor
@@ -93,7 +94,7 @@ class SocketHost(BaseHost[S]):
             if not link.draining:
                 link.draining = True
                 link.users += 1
-                self._spawn(self._drain, conn, link)
+                self._start_draining(conn, link)
 
     def _close_transport(self, conn: int, abort: bool) -> None:
         link = self._links.get(conn) or self._dialing.pop(conn, None)
@@ -154,7 +155,7 @@ class SocketHost(BaseHost[S]):
                 code = link.sock.connect_ex(target)
                 if code in IN_PROGRESS and family != socket.AF_UNIX:  # whose queue is full then
                     await self._wait_writable(link.sock)
-                    code = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    code = socket_error(link.sock)
                 if not (code or link.aborted):
                     del self._dialing[conn]
                     return link
@@ -167,24 +168,35 @@ class SocketHost(BaseHost[S]):
             raise OSError("the dial was cancelled")
         raise errors[0] if len(errors) == 1 else OSError("; ".join(map(str, errors)))
 
+    def accepted(self, sock: socket.socket) -> None:
+        """Somebody called."""
+        self._spawn(self._serve_link, None, self.new_link(sock))
+
     async def _serve_link(self, conn: int | None, link: Link) -> None:
         """Read from a socket until it ends."""
-        sock = link.sock
-        if sock.family in (socket.AF_INET, socket.AF_INET6):
-            _try(sock.setsockopt, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        local, remote = _try(sock.getsockname), _try(sock.getpeername)
-        conn = self.on_connected(conn, socket_multiaddr(local), socket_multiaddr(remote))
-        self._links[conn] = link
+        conn = self._link_opened(conn, link)
         try:
             self.flush()
             await self._read(conn, link)
         except OSError as error:
             link.error = link.error or error
         finally:
-            del self._links[conn]
-            link.abort()
-            self.release(link)
-            self.on_disconnected(conn, link.error)
+            self._link_ended(conn, link)
+
+    def _link_opened(self, conn: int | None, link: Link) -> int:
+        sock = link.sock
+        local, remote = _try(sock.getsockname), _try(sock.getpeername)
+        if type(local) is tuple:  # no path
+            _try(sock.setsockopt, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        conn = self.on_connected(conn, socket_multiaddr(local), socket_multiaddr(remote))
+        self._links[conn] = link
+        return conn
+
+    def _link_ended(self, conn: int, link: Link) -> None:
+        del self._links[conn]
+        link.end()
+        self.release(link)
+        self.on_disconnected(conn, link.error)
 
     async def _read(self, conn: int, link: Link) -> None:
         sock, buffer = link.sock, self._buffer
@@ -194,8 +206,9 @@ class SocketHost(BaseHost[S]):
                 if link.aborted:
                     return
                 if link.paused:
-                    link.resumed = self.make_event()
-                    await link.resumed.wait()
+                    event = self.make_event()
+                    link.resumed = event.set
+                    await event.wait()
                     link.resumed = None
                     continue
                 try:
@@ -209,20 +222,30 @@ class SocketHost(BaseHost[S]):
                 if size < BUFFER // 2:
                     break  # that was probably all: to ask costs more than to wait
 
+    def _start_draining(self, conn: int, link: Link) -> None:
+        """Send what a full socket did not take, for as long as it is full; then ``_drained``."""
+        self._spawn(self._drain, conn, link)
+
     async def _drain(self, conn: int, link: Link) -> None:
-        """Send what a full socket did not take, for as long as it is full."""
         try:
             while link.pending is not None:
                 await self._wait_writable(link.sock)
-                if link.pending is not None:
-                    link.send(link.pending)
-                    if link.pending is None and not link.aborted:
-                        if link.half_close:
-                            link.finish()
-                        self.on_blocked(conn, False)
+                self._go_on(conn, link)
         finally:
-            link.draining = False
-            self.release(link)
+            self._drained(link)
+
+    def _go_on(self, conn: int, link: Link) -> None:
+        """The socket takes something again."""
+        if link.pending is not None:
+            link.send(link.pending)
+            if link.pending is None and not link.aborted:
+                if link.half_close:
+                    link.finish()
+                self.on_blocked(conn, False)
+
+    def _drained(self, link: Link) -> None:
+        link.draining = False
+        self.release(link)
 
     # Inside, for Acceptor too.
 

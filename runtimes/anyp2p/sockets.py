@@ -80,21 +80,6 @@ def dial_route(address: Multiaddr) -> Route:
     return found
 
 
-def connected_unix(path: str) -> socket.socket:
-    """A non-blocking socket; OSError at once if nobody listens there, or the queue is full.
-
-    uvloop itself cannot reach names that are in no directory.
-    """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.connect(path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
 def open_listeners(address: Multiaddr, found: Iterable[AddressInfo]) -> list[socket.socket]:
     """Non-blocking sockets that listen on all of ``found``. Raises ``ListenError``."""
     sockets: list[socket.socket] = []
@@ -151,6 +136,11 @@ def listen_error(address: Multiaddr, error: OSError) -> ListenError:
 def connect_error(code: int) -> OSError:
     """What ``connect`` reported as a number."""
     return OSError(code, os.strerror(code))
+
+
+def socket_error(sock: socket.socket) -> int:
+    """The number of the error that a socket has, 0 for none. It is told once."""
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 def bound_addresses(sockets: Iterable[socket.socket]) -> list[Multiaddr]:

@@ -26,9 +26,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import given, settings, strategies as st
 
+from anyp2p.forks import fork_check
 from anyp2p.providers import crypto as provider, entropy
 from anyp2p.providers.crypto import Cryptography
-from anyp2p.providers.entropy import OsChoice, OsEntropy, fork_check
+from anyp2p.providers.entropy import OsChoice, OsEntropy
 from anyp2p_core.crypto import KeyType, Signer
 from anyp2p_core.errors import DecodeError, HandshakeError, LocalError
 
@@ -164,7 +165,7 @@ def test_chacha20poly1305_known_answer() -> None:
     assert sealed[:8].hex() == "d31a8d34648e60db"
     assert sealed[-16:].hex() == "1ae10b594f09e26a7e902ecbd0600691"
     assert cipher.decrypt(nonce, sealed, header) == text
-    for bad in (b"", sealed[:15], sealed[:-1], sealed[1:], sealed[:-1] + b"\0"):
+    for bad in (b"", sealed[:15], sealed[:-1], sealed[1:], sealed[:-1] + bytes((sealed[-1] ^ 1,))):
         with pytest.raises(CRYPTO.invalid_tag):
             cipher.decrypt(nonce, bad, header)
     with pytest.raises(CRYPTO.invalid_tag):
@@ -471,7 +472,12 @@ def test_ecdsa_curves() -> None:
             assert signer.public == public
         verifier = CRYPTO.load_public(KeyType.ECDSA, public)
         assert verifier.verify(signer.sign(b"m"), b"m")
-        for bad in (public[:-1], public + b"\0", b"\0" + public[1:], public[:-1] + b"\0"):
+        for bad in (
+            public[:-1],
+            public + b"\0",
+            b"\0" + public[1:],
+            public[:-1] + bytes((public[-1] ^ 1,)),
+        ):
             with pytest.raises(DecodeError):
                 CRYPTO.load_public(KeyType.ECDSA, bad)
         numbers = key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
@@ -689,7 +695,7 @@ def test_row_41_a_child_process_knows_that_it_was_forked() -> None:
     """In a process of its own: pytest's may have threads, with which a fork is unsafe."""
     program = """
 import os
-from anyp2p.providers.entropy import fork_check
+from anyp2p.forks import fork_check
 forked = fork_check()
 child = os.fork()
 if child == 0:

@@ -34,9 +34,8 @@ class ClosesWithoutOrder(Host):
 class LeavesTasks(Host):
     async def _stop(self) -> None:
         for task in list(self._tasks):
-            if task not in self._listeners.values():
-                self._tasks.pop(task)
-                task.remove_done_callback(self._tasks.pop)
+            self._tasks.pop(task)
+            task.remove_done_callback(self._tasks.pop)
         await super()._stop()
 
 

@@ -9,10 +9,9 @@ sends; this is what holds for machines that are used without a host.
 
 from collections.abc import Callable
 
+from anyp2p.forks import fork_check
 from anyp2p_core.errors import LocalError
 from anyp2p_core.varint import Data
-
-from .entropy import fork_check
 
 
 def poisoned_by_fork(encrypt: Callable[[Data], bytes]) -> Callable[[Data], bytes]:

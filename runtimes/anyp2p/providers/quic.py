@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ssl import CERT_NONE
 from typing import Any
 
+from anyp2p.forks import fork_check
 from anyp2p_core.certificate import Certificate
 from anyp2p_core.errors import HandshakeError, LocalError, MuxerError, RemoteError, TimedOut
 from anyp2p_core.keys import PrivateKey
@@ -22,7 +23,7 @@ from anyp2p_core.quic_session import ID_LENGTH, QuicProvider, QuicSession
 from anyp2p_core.quic_stream import INITIAL_WINDOW
 
 from .certificates import make_certificate, parse_certificate
-from .entropy import OsEntropy, fork_check
+from .entropy import OsEntropy
 from .quic_hooks import (
     PEER,
     CertificateRefused,

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anyp2p.extras import MissingExtra
+from anyp2p.forks import fork_check
 from anyp2p_core.certificate import Certificate
 from anyp2p_core.errors import HandshakeError, LocalError
 from anyp2p_core.keys import PrivateKey
@@ -22,7 +23,6 @@ from anyp2p_core.tls import TlsProvider
 from anyp2p_core.varint import Data
 
 from .certificates import is_usual_key, make_certificate, parse_certificate
-from .entropy import fork_check
 
 try:
     from cryptography import x509
