@@ -22,7 +22,7 @@ from anyp2p_core.peer_id import PeerId
 from .extras import require
 from .socket_host import SocketHost
 from .sockets import AddressInfo
-from .stream import Event
+from .stream import LATE, Event
 
 require("anyio", "anyio")
 
@@ -122,6 +122,11 @@ class Host(SocketHost[Stream]):
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         assert self._tasks is not None
         self._tasks.start_soon(function, *args)
+
+    async def _within(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        with anyio.move_on_after(seconds):
+            return await function(*args)
+        return LATE
 
     def _wait_readable(self, sock: socket.socket) -> Awaitable[None]:
         return anyio.wait_readable(sock)

@@ -5,8 +5,7 @@ from anyp2p.asyncio import Host
 async with Host(listen=["/ip4/127.0.0.1/tcp/0"]) as host:
     print(await host.ping("/ip4/192.0.2.1/tcp/4001/p2p/12D3KooW..."))
 
-Sockets are watched with ``add_reader`` and ``add_writer``, which cost less than transports. On
-Windows they need a selector loop, which is not the one that asyncio makes there by itself.
+Sockets are watched with ``add_reader``, cheaper than transports. Windows: use a SelectorEventLoop.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from anyp2p_core.peer_id import PeerId
 from .link import Link
 from .socket_host import SocketHost
 from .sockets import BLOCKED, AddressInfo, connect_error, socket_error
-from .stream import Event, Stream
+from .stream import LATE, Event, Stream
 from .udp import UdpDoor
 
 __all__ = ["Host", "Stream"]
@@ -50,8 +49,7 @@ class Host(SocketHost[Stream]):
         self._abort_all()
         for door in self._doors.values():
             self._loop.remove_reader(door.sock)
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         try:
             for task in tasks:
                 task.cancel()
@@ -80,6 +78,16 @@ class Host(SocketHost[Stream]):
         task = self._loop.create_task(function(*args))
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
+
+    async def _within(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        scope = asyncio.timeout(seconds)
+        try:
+            async with scope:
+                return await function(*args)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+        return LATE
 
     # Reading and writing by callbacks, where ``SocketHost`` has tasks.
 
@@ -148,15 +156,13 @@ class Host(SocketHost[Stream]):
     # Waiting in tasks, for what is rare.
 
     def _wait_readable(self, sock: socket.socket) -> Awaitable[None]:
-        return self._wait(sock, self._loop.add_reader, self._loop.remove_reader)
+        return self._wait(sock.fileno(), self._loop.add_reader, self._loop.remove_reader)
 
     def _wait_writable(self, sock: socket.socket) -> Awaitable[None]:
-        return self._wait(sock, self._loop.add_writer, self._loop.remove_writer)
+        return self._wait(sock.fileno(), self._loop.add_writer, self._loop.remove_writer)
 
-    async def _wait(
-        self, sock: socket.socket, add: Callable[..., object], remove: Callable[..., object]
-    ) -> None:
-        ready, fd = self.make_event(), sock.fileno()
+    async def _wait(self, fd: int, add: Callable[..., Any], remove: Callable[..., Any]) -> None:
+        ready = self.make_event()
         add(fd, ready.set)
         try:
             await ready.wait()

@@ -6,14 +6,14 @@ One ``send`` runs each of them to its end, see ``finish``.
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from anyp2p_core.peer_id import PeerId
 
 from .extras import require
 from .socket_host import SocketHost
 from .sockets import AddressInfo
-from .stream import Event, Stream
+from .stream import LATE, Event, Stream
 
 require("gevent", "gevent")
 
@@ -104,6 +104,11 @@ class Loop(SocketHost[Stream]):
         self._greenlets[greenlet] = None
         greenlet.rawlink(self._greenlets.pop)
         greenlet.start()
+
+    async def _within(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        with gevent.Timeout(seconds, cast(Any, False)):  # false: silent
+            return await function(*args)
+        return LATE
 
     async def _wait_readable(self, sock: socket.socket) -> None:
         gevent.socket.wait_read(sock.fileno())

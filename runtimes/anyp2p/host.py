@@ -284,6 +284,10 @@ class BaseHost(ABC, Generic[S]):
         else:
             self.node.socket_opened(action.sock, bound, self.now())
 
+    async def _within(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        """What the function returns, or ``LATE``: then it is cancelled, if the loop can do that."""
+        return await function(*args)
+
     def _flush_soon(self) -> None:
         """Flush after the tasks that are ready now have run: what they write goes out together."""
         self.flush()

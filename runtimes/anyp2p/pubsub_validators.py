@@ -4,14 +4,14 @@
                      '-> waits in the router -> task: async function -> report
                                                  '-- too late, raises: IGNORE
 
-A task ends in time where its loop is one that we know, because a message that waits must not hold
-resources for ever. On other loops its verdict comes to nothing, and it counts until it returns.
+A task that takes too long is cancelled, because a message that waits must not hold resources for
+ever. On a loop that cannot do that its verdict comes to nothing, and it counts until it returns.
 """
 
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from anyp2p_core.errors import LocalError
 from anyp2p_core.pubsub.events import ValidationRequested
@@ -20,6 +20,7 @@ from anyp2p_core.pubsub.service import PubSub as Router
 from anyp2p_core.pubsub.validation import Verdict
 
 from .pubsub_messages import Message
+from .stream import LATE
 
 if TYPE_CHECKING:
     from .host import BaseHost
@@ -132,9 +133,9 @@ class Async:
         host.flush()  # arms the loop's timer
         verdict = Verdict.IGNORE
         try:
-            judge = limiter(host)
-            found = await judge(host, self._timeout, self._validator, Message(message, self._topic))
-            if found is _LATE:
+            asked = Message(message, self._topic)
+            found = await host._within(self._timeout, self._validator, asked)
+            if found is LATE:
                 give_up(host.now())
             else:
                 verdict = require_verdict(found, self._topic)
@@ -163,90 +164,3 @@ def _is_async(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004
     )
-
-
-# How a loop ends what takes too long.
-
-_LATE = object()
-Limiter = Callable[["BaseHost[Any]", float, AsyncValidator, Message], Awaitable[object]]
-
-
-async def _asyncio(
-    host: "BaseHost[Any]", seconds: float, function: AsyncValidator, message: Message
-) -> object:
-    import asyncio
-
-    scope = asyncio.timeout(seconds)
-    try:
-        async with scope:
-            return await function(message)
-    except TimeoutError:
-        if scope.expired():
-            return _LATE
-        raise
-
-
-async def _trio(
-    host: "BaseHost[Any]", seconds: float, function: AsyncValidator, message: Message
-) -> object:
-    import trio
-
-    with trio.move_on_after(seconds):
-        return await function(message)
-    return _LATE
-
-
-async def _anyio(
-    host: "BaseHost[Any]", seconds: float, function: AsyncValidator, message: Message
-) -> object:
-    import anyio
-
-    with anyio.move_on_after(seconds):
-        return await function(message)
-    return _LATE
-
-
-async def _gevent(
-    host: "BaseHost[Any]", seconds: float, function: AsyncValidator, message: Message
-) -> object:
-    import gevent
-
-    with gevent.Timeout(seconds, cast(Any, False)):  # false: silent
-        return await function(message)
-    return _LATE
-
-
-async def _sim(host: Any, seconds: float, function: AsyncValidator, message: Message) -> object:
-    scope = host.machine.world.timeout(seconds)
-    try:
-        with scope:
-            return await function(message)
-    except TimeoutError:
-        if scope.expired:
-            return _LATE
-        raise
-
-
-async def _anywhere(
-    host: "BaseHost[Any]", seconds: float, function: AsyncValidator, message: Message
-) -> object:
-    return await function(message)
-
-
-_LIMITERS: dict[str, Limiter] = {
-    "anyp2p.asyncio": _asyncio,
-    "anyp2p.trio": _trio,
-    "anyp2p.anyio": _anyio,
-    "anyp2p.gevent_loop": _gevent,
-    "anyp2p.sim.host": _sim,
-}
-"""By the module of the host's class, or of one that it inherits from."""
-
-
-def limiter(host: "BaseHost[Any]") -> Limiter:
-    """How tasks of a host are ended in time."""
-    for kind in type(host).__mro__:
-        found = _LIMITERS.get(kind.__module__)
-        if found is not None:
-            return found
-    return _anywhere

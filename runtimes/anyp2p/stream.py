@@ -18,6 +18,10 @@ class Event(Protocol):
     async def wait(self) -> object: ...
 
 
+LATE = object()
+"""What ``BaseHost._within`` returns in place of a result."""
+
+
 class StreamBusy(LocalError):
     """Another task uses this direction of the stream."""
 

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from anyp2p.host import BaseHost
-from anyp2p.stream import Stream
+from anyp2p.stream import LATE, Stream
 from anyp2p.udp import UdpDoor
 from anyp2p_core.errors import ListenError, LocalError
 from anyp2p_core.events import Event as NodeEvent
@@ -144,6 +144,16 @@ class Host(BaseHost[Stream]):
 
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         self.machine.world.spawn(function, *args, on=self)
+
+    async def _within(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        scope = self.machine.world.timeout(seconds)
+        try:
+            with scope:
+                return await function(*args)
+        except TimeoutError:
+            if not scope.expired:
+                raise
+        return LATE
 
     # Transports.
 
