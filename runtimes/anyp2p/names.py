@@ -1,7 +1,8 @@
 """How a host looks names up: addresses as the system does, texts from the system's DNS servers.
 
 A, AAAA    getaddrinfo of the loop, which knows the hosts file and whatever else is configured
-TXT        the client in ``anyp2p_core.dns``, through UDP sockets of the host
+TXT        the client in ``anyp2p_core.dns``, through UDP sockets of the host; what is too long
+           for a datagram by TCP, where the loop can wait for sockets
 """
 
 import socket
@@ -14,10 +15,14 @@ from anyp2p_core.multiaddr import Multiaddr
 from anyp2p_core.resolver import Answered, Kind, LookupFailed
 from anyp2p_core.timers import Timers
 
+from .dns_stream import ask
+
 if TYPE_CHECKING:
     from anyp2p_core.dns import DnsClient, Server
 
     from .host import BaseHost
+    from .link import Link
+    from .socket_host import SocketHost
 
 _FAMILIES: dict[Kind, int] = {"A": socket.AF_INET, "AAAA": socket.AF_INET6}
 
@@ -32,6 +37,10 @@ class HostResolver:
         self._client: DnsClient | None = None
         self._doors: dict[tuple[int, bool], int] = {}
         """Of each question under way: one for servers with an IPv4 address, one for IPv6."""
+        self._asking: dict[int, list[int]] = {}
+        """Of each question under way: the numbers of its connections, the latest try last."""
+        self._links: dict[int, Link] = {}
+        """Those of them that are open."""
 
     def query(self, name: str, kind: Kind, answered: Answered, now: float) -> None:
         """Look a name up; see ``anyp2p_core.resolver.Resolver``."""
@@ -90,10 +99,35 @@ class HostResolver:
         return door
 
     def send_by_stream(self, query: int, server: "Server", data: bytes) -> bool:
-        """Not offered: what fits into a datagram of 4 KiB is enough for any honest /dnsaddr."""
-        return False
+        from .socket_host import SocketHost  # which imports this module
+
+        if not isinstance(self._host, SocketHost):
+            return False
+        conn = self._host.node.next_id()
+        self._host.reserve(conn)
+        self._asking.setdefault(query, []).append(conn)
+        self._host._spawn(self._ask_by_stream, self._host, query, conn, server, data)
+        return True
+
+    async def _ask_by_stream(
+        self, host: "SocketHost[Any]", query: int, conn: int, server: "Server", data: bytes
+    ) -> None:
+        try:
+            answer = await ask(host, conn, self._links, server, data)
+        except OSError as error:
+            if self._client is not None and self._asking.get(query, [0])[-1] == conn:
+                self._client.failed(query, error, host.now())
+        else:
+            if self._client is not None:
+                self._client.receive(query, answer, server, host.now(), by_stream=True)
+        host.flush()
 
     def done(self, query: int) -> None:
+        for conn in self._asking.pop(query, ()):
+            if conn in self._links:
+                self._links[conn].abort()
+            else:
+                self._host._close_transport(conn, True)
         for six in (False, True):
             door = self._doors.pop((query, six), None)
             if door is not None:

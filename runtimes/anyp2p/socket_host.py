@@ -83,7 +83,7 @@ class SocketHost(BaseHost[S]):
     # What BaseHost asks for.
 
     def _dial(self, conn: int, address: Multiaddr) -> None:
-        self._dialing[conn] = None
+        self.reserve(conn)
         self._spawn(self._connect, conn, address)
 
     def _send(self, conn: int, data: bytes) -> None:
@@ -136,17 +136,23 @@ class SocketHost(BaseHost[S]):
 
     async def _connect(self, conn: int, address: Multiaddr) -> None:
         try:
-            link = await self._reach(conn, address)
+            link = await self.reach(conn, await self._resolve_address(dial_route(address)))
         except Exception as error:  # whatever it is, this dial failed and nothing else
             self._dialing.pop(conn, None)
             self.on_dial_failed(conn, error)
         else:
             await self._serve_link(conn, link)
 
-    async def _reach(self, conn: int, address: Multiaddr) -> Link:
-        """A connected socket, to the first address of a name that answers."""
+    def reserve(self, conn: int) -> None:
+        """``reach`` will be called; it fails if ``_close_transport`` is called before."""
+        self._dialing[conn] = None
+
+    async def reach(self, conn: int, found: Sequence[AddressInfo]) -> Link:
+        """A connected socket, to the first address of a name that answers; until then cancellable.
+
+        Whoever gets it ends it and releases it.
+        """
         errors = []
-        found = await self._resolve_address(dial_route(address))
         for family, kind, proto, _, target in found[:MAX_RESOLVED]:
             if conn not in self._dialing:
                 break
