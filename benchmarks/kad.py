@@ -1,13 +1,13 @@
 """Kademlia: published figures beside ours, and what lookups and tables cost. CPU time, one core.
 
-python benchmarks/kad.py                 everything, about two minutes
+python benchmarks/kad.py                 everything, about three minutes
 python benchmarks/kad.py --full          all 10,000 lookups of the published table, larger networks
-python benchmarks/kad.py --only hops     one of: hops, growth, disjoint, health, lookups, table
+python benchmarks/kad.py --only hops     hops, growth, disjoint, health, churn, lookups or table
 python benchmarks/kad.py --seed 7        another network
 
 hops, growth and disjoint run the real lookup machine against tables that are filled from the truth
-(kad_network.py), as those who published the figures did. health and lookups run whole nodes in the
-simulator.
+(kad_network.py), as those who published the figures did. health, churn and lookups run whole
+nodes in the simulator.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import random
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -27,8 +28,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "runtimes"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kad_network import CLOSER, Network
+from results import written
 
 from anyp2p.sim import Host, World
+from anyp2p_core.errors import Error
 from anyp2p_core.kad.config import KadConfig
 from anyp2p_core.kad.keys import Key, key_of, nearest
 from anyp2p_core.kad.query import State, Walk
@@ -39,6 +42,7 @@ from anyp2p_core.peer_id import PeerId
 PUBLISHED = {10: 2.165, 20: 1.926, 30: 1.868, 50: 1.806, 100: 1.692}
 """ProbeLab RFM19.1, random buckets, N = 25,000, 10,000 lookups."""
 PORT = "/ip4/0.0.0.0/tcp/4001"
+RESULTS = Path(__file__).parent / "RESULTS-kad.md"
 
 
 def show(*cells: object) -> None:
@@ -209,6 +213,60 @@ def _under_5(known: int) -> bool:
     return known < 5
 
 
+def churn(seed: int, full: bool) -> None:
+    """Whole nodes that come and go: does a lookup lead to the closest one that is online?"""
+    size, count = (150, 400) if full else (80, 200)
+    print(f"churn: {size} nodes in the simulator, of which a tenth leaves each minute and is back "
+          f"after a minute, tables refreshed once a minute, seed {seed}")  # fmt: skip
+    started = process_time()
+    with World(seed=seed, latency=0.05) as world:
+        anchor = world.host(listen=[PORT], dht=KadConfig(server=True, refresh_interval=60.0))
+        begin(world, [anchor])
+        known = Multiaddr(f"{address(anchor)}/p2p/{anchor.peer_id}")
+        config = KadConfig(server=True, bootstrap=(known,), refresh_interval=60.0)
+        machines = []
+        for _ in range(size):
+            machines.append(world.machine(listen=[PORT], dht=config))
+            world.run(0.2)
+        world.run(60.0)
+        # Of those that leave 4 of 10 say so, 4 crash and 2 fall silent.
+        leaving = world.churn(machines, up=600.0, down=60.0, graceful=0.4, silent=0.2)
+        world.run(70.0)
+        draw = random.Random(seed)
+        found = wrong = failed = 0
+
+        def online() -> list[Host]:
+            hosts = [one.host for one in machines if one.powered]
+            return [anchor, *(host for host in hosts if host is not None)]
+
+        async def look(target: bytes) -> None:
+            nonlocal found, wrong, failed
+            before = online()
+            host = draw.choice(before)
+            try:
+                peers = (await host.dht.closest_peers(target)).peers
+            except Error:
+                failed += not host.closed  # else it has left itself
+                return
+            after = online()
+            rest = [one for one in before if one in after and one is not host]
+            staid = sorted(key_of(bytes(one.peer_id)) for one in rest)
+            came = [key_of(bytes(one.peer_id)) for one in after if one not in before]
+            first = key_of(bytes(peers[0].peer))
+            if first == nearest(staid, key_of(target), 1)[0] or first in came:
+                found += 1
+            else:
+                wrong += 1
+
+        for number in range(count):
+            world.run_task(world.spawn(look, b"%d" % number), 120.0)
+            world.run(0.5)
+        total = found + wrong + failed
+        show("departures", "lookups", "found", "wrong", "failed")
+        show(leaving.departures, total, f"{found / total:.2%}", wrong, failed)
+    print(f"  (needed: 99 %; {process_time() - started:.0f} s CPU)")
+
+
 def lookups(seed: int, full: bool) -> None:
     """One node against a network of 1,000 whole nodes: streams, messages, tables, all of it."""
     size, count = 1000, 400 if full else 100
@@ -306,7 +364,7 @@ def table(seed: int, full: bool) -> None:
 
 
 SECTIONS: dict[str, Callable[[int, bool], None]] = {
-    one.__name__: one for one in (hops, growth, disjoint, health, lookups, table)
+    one.__name__: one for one in (hops, growth, disjoint, health, churn, lookups, table)
 }
 
 
@@ -315,10 +373,12 @@ def main() -> None:
     parser.add_argument("--only", choices=SECTIONS, action="append", help="repeat it for more")
     parser.add_argument("--seed", type=int, default=7, help="what decides the run (default: 7)")
     parser.add_argument("--full", action="store_true", help="the published sizes, half an hour")
+    parser.add_argument("--write-results", action="store_true", help="write RESULTS-kad.md")
     args = parser.parse_args()
-    for name in args.only or SECTIONS:
-        SECTIONS[name](args.seed, args.full)
-        print(flush=True)
+    with written(RESULTS, "Results of Kademlia") if args.write_results else nullcontext():
+        for name in args.only or SECTIONS:
+            SECTIONS[name](args.seed, args.full)
+            print(flush=True)
 
 
 if __name__ == "__main__":
