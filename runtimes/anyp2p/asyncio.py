@@ -50,14 +50,15 @@ class Host(SocketHost[Stream]):
         for door in self._doors.values():
             self._loop.remove_reader(door.sock)
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
         try:
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             for conn, link in list(self._links.items()):
                 self._gone(conn, link)
+            for link in self._sockets:  # that were draining
+                self._loop.remove_writer(link.fd)
             self._close_all_sockets()
 
     def _set_timer(self, when: float) -> None:
@@ -110,17 +111,16 @@ class Host(SocketHost[Stream]):
             except OSError as error:
                 if type(error) in BLOCKED and not link.error:
                     return
-                link.error = link.error or error
-                break
+                size, link.error = 0, link.error or error
             if not size:
-                if not link.error:
-                    self.on_eof(conn)
                 break
             if self._forgets and (code := socket_error(link.sock)):
                 link.error = connect_error(code)  # what has come before it is read to the end now
             self.on_data(conn, bytes(self._buffer[:size]))
             if not link.error:
                 return
+        if not (link.aborted or link.error):
+            self.on_eof(conn)
         self._gone(conn, link)
 
     def _gone(self, conn: int, link: Link) -> None:

@@ -1,6 +1,7 @@
 """asyncio: the published checks, and what people of that loop expect. For uvloop as well."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -148,3 +149,30 @@ def test_a_transport_error_says_what_it_was(make_loop: MakeLoop) -> None:
             await stream.close()
 
     run_on(make_loop, main())
+
+
+def test_the_selector_forgets_a_full_socket() -> None:
+    """A host that ends while the other side does not read leaves nothing registered."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        before = len(loop._selector.get_map())
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = Host(security=["plaintext"])
+        await client.start()
+        address = f"/ip4/127.0.0.1/tcp/{listener.getsockname()[1]}"
+        dial = asyncio.create_task(client.connect(address))
+        stranger, _ = await asyncio.to_thread(listener.accept)
+        [conn] = client._links
+        while client._links[conn].pending is None:
+            client._send(conn, bytes(1 << 20))
+        assert client._links[conn].draining and len(loop._selector.get_map()) > before
+        client._links[conn].error = OSError("the first one counts")
+        await client.close()
+        with pytest.raises(ConnectionError):
+            await dial
+        assert len(loop._selector.get_map()) == before
+        stranger.close()
+        listener.close()
+
+    run_on(asyncio.new_event_loop, main())
