@@ -236,8 +236,7 @@ class Node:
             connection.receive(data, now)
         except RemoteError as error:
             self._fail(connection, error, now)
-        if connection.wants_write or connection.draining is not None:
-            self._dirty[conn] = connection
+        self._dirty[conn] = connection
         if connection.blocked_since is not None:
             self._pause(connection)
         if connection.peer_ended:

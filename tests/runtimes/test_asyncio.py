@@ -163,6 +163,8 @@ def test_the_selector_forgets_a_full_socket() -> None:
         address = f"/ip4/127.0.0.1/tcp/{listener.getsockname()[1]}"
         dial = asyncio.create_task(client.connect(address))
         stranger, _ = await asyncio.to_thread(listener.accept)
+        while not client._links:
+            await asyncio.sleep(0)
         [conn] = client._links
         while client._links[conn].pending is None:
             client._send(conn, bytes(1 << 20))

@@ -32,9 +32,7 @@ class Server(threading.Thread):
         super().__init__(daemon=True)
         self.records: dict[str, list[str]] = {}
         self.asked: list[str] = []
-        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.bind(("127.0.0.1", 0))
-        self.listener = socket.create_server(self.sock.getsockname())
+        self.sock, self.listener = _on_one_port()
         self.listening = threading.Thread(target=self.accept, daemon=True)
         self.listening.start()
         self.asked_by_stream: list[str] = []
@@ -82,6 +80,20 @@ class Server(threading.Thread):
         self.listening.join()
         self.listener.close()
         self.sock.close()
+
+
+def _on_one_port() -> tuple[socket.socket, socket.socket]:
+    """A UDP and a TCP socket."""
+    while True:
+        listener = socket.create_server(("127.0.0.1", 0))
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            sock.bind(listener.getsockname())
+        except OSError:  # the number is taken on the other side
+            sock.close()
+            listener.close()
+        else:
+            return sock, listener
 
 
 @pytest.fixture
