@@ -471,9 +471,7 @@ class BaseHost(ABC, Generic[S]):
             if node.has_datagrams:
                 for door, target, row in rows(node.datagrams(self.now())):
                     self._send_datagrams(door, target, row)
-            items = node.poll()
-            if items:
-                self._carry_out(items)
+            self._carry_out(node.poll())
             if not node.busy:
                 return
 
@@ -880,8 +878,7 @@ class BaseHost(ABC, Generic[S]):
         if self._state != "running":
             hint = "use `async with Host() as host`" if self._state == "new" else "make a new one"
             raise LocalError(f"this host is {_STATES[self._state]}: {hint}")
-        if self._thread_id() != self._thread or self._forked():
-            self._check_thread()  # which says what is wrong
+        self._check_thread()
 
     def _check_thread(self) -> None:
         """Refuse what would corrupt the state of a loop, or of a parent process."""
