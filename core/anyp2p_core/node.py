@@ -21,7 +21,7 @@ stays in the streams that produced it.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .admission import Admission
 from .carriers import PLAIN, Carriers, Offers
@@ -141,9 +141,7 @@ class Node:
         self._dialing = Dialing(self, resolver=lookups, why_not=self._why_not)
         self._quic: QuicTransport | None = None
         if quic is not None and private is None:
-            from . import quic_transport  # much to load for a node without it
-
-            self._quic = quic_transport.QuicTransport(quic, self, self._admission, self._closing)
+            self._quic = _quic_transport(quic, self, self._admission, self._closing)
         self._streams: dict[StreamId, AppStream] = {}
         self._opening: dict[StreamId, tuple[Connection, Stream]] = {}
         self._handlers: dict[str, Service | None] = {}
@@ -871,6 +869,12 @@ class _Lookups:
             answered(records, now)
 
         self._resolver.query(name, kind, heard, now)
+
+
+def _quic_transport(*args: Any) -> "QuicTransport":
+    from .quic_transport import QuicTransport  # much to load for a node without it
+
+    return QuicTransport(*args)
 
 
 def _label(connection: Connection, layers: tuple[str, ...]) -> None:

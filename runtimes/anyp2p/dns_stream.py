@@ -3,7 +3,7 @@
 Spec: https://www.rfc-editor.org/rfc/rfc7766
 
     connect -> length, question -> length, answer -> close
-        any of them --``_close_transport``, or the end of the host--> OSError
+        any of them --ended by ``abort`` of its link, or with the host--> OSError
 """
 
 import socket
@@ -18,15 +18,21 @@ if TYPE_CHECKING:
     from .socket_host import SocketHost
 
 
-async def ask(host: "SocketHost[Any]", conn: int, server: "Server", question: bytes) -> bytes:
-    """The answer of a server, by the connection that was reserved as ``conn``. Raises OSError."""
+async def ask(
+    host: "SocketHost[Any]", conn: int, links: dict[int, Link], server: "Server", question: bytes
+) -> bytes:
+    """The answer of a server, by a connection that is in ``links`` while it is open.
+
+    ``conn`` has been announced with ``host.reserve``. Raises OSError.
+    """
     family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
-    link = await host.reach(conn, [(family, socket.SOCK_STREAM, 0, "", server)])
+    link = links[conn] = await host.reach(conn, [(family, socket.SOCK_STREAM, 0, "", server)])
     try:
         link.send(len(question).to_bytes(2) + question)
         size = await _receive(host, link, 2)
         return await _receive(host, link, int.from_bytes(size))
     finally:
+        links.pop(conn, None)
         link.end()
         host.release(link)
 

@@ -471,7 +471,9 @@ class BaseHost(ABC, Generic[S]):
             if node.has_datagrams:
                 for door, target, row in rows(node.datagrams(self.now())):
                     self._send_datagrams(door, target, row)
-            self._carry_out(node.poll())
+            items = node.poll()
+            if items:
+                self._carry_out(items)
             if not node.busy:
                 return
 
@@ -878,7 +880,8 @@ class BaseHost(ABC, Generic[S]):
         if self._state != "running":
             hint = "use `async with Host() as host`" if self._state == "new" else "make a new one"
             raise LocalError(f"this host is {_STATES[self._state]}: {hint}")
-        self._check_thread()
+        if self._thread_id() != self._thread or self._forked():
+            self._check_thread()  # which says what is wrong
 
     def _check_thread(self) -> None:
         """Refuse what would corrupt the state of a loop, or of a parent process."""

@@ -4,7 +4,7 @@ Closing never pulls a socket away from a task that waits for it: the event loop 
 task, or hand it the next socket with the same number. ``abort`` wakes whoever waits, and the last
 one out closes.
 
-    reader  --------------- ends: end() --release
+    reader  --------------- ends: abort() --release
     writer      ---- while the socket is full --release -> users == 0: closed
 """
 

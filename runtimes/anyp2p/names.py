@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from anyp2p_core.dns import DnsClient, Server
 
     from .host import BaseHost
+    from .link import Link
     from .socket_host import SocketHost
 
 _FAMILIES: dict[Kind, int] = {"A": socket.AF_INET, "AAAA": socket.AF_INET6}
@@ -38,6 +39,8 @@ class HostResolver:
         """Of each question under way: one for servers with an IPv4 address, one for IPv6."""
         self._asking: dict[int, list[int]] = {}
         """Of each question under way: the numbers of its connections, the latest try last."""
+        self._links: dict[int, Link] = {}
+        """Those of them that are open."""
 
     def query(self, name: str, kind: Kind, answered: Answered, now: float) -> None:
         """Look a name up; see ``anyp2p_core.resolver.Resolver``."""
@@ -110,7 +113,7 @@ class HostResolver:
         self, host: "SocketHost[Any]", query: int, conn: int, server: "Server", data: bytes
     ) -> None:
         try:
-            answer = await ask(host, conn, server, data)
+            answer = await ask(host, conn, self._links, server, data)
         except OSError as error:
             if self._client is not None and self._asking.get(query, [0])[-1] == conn:
                 self._client.failed(query, error, host.now())
@@ -121,7 +124,10 @@ class HostResolver:
 
     def done(self, query: int) -> None:
         for conn in self._asking.pop(query, ()):
-            self._host._close_transport(conn, True)
+            if conn in self._links:
+                self._links[conn].abort()
+            else:
+                self._host._close_transport(conn, True)
         for six in (False, True):
             door = self._doors.pop((query, six), None)
             if door is not None:

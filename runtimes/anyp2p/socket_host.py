@@ -1,9 +1,8 @@
 """Sockets for every loop that can wait until one is readable or writable.
 
-All runtimes on real sockets share this file. A task per connection reads, writing happens at once
-and takes a task only while the socket is full; a loop that calls back needs neither, see
-``asyncio.py``. A runtime adds ``_wait_readable``, ``_wait_writable`` and ``_look_up`` to what
-``BaseHost`` asks for.
+All runtimes share this file. A task per connection reads, writing happens at once and takes a task
+only while the socket is full; a loop that calls back needs neither, see ``asyncio.py``. A runtime
+adds ``_wait_readable``, ``_wait_writable`` and ``_look_up`` to what ``BaseHost`` asks for.
 
     _dial   -> _connect -> _serve_link: on_connected, _read until the end, on_disconnected
     Acceptor -----------/
@@ -142,15 +141,14 @@ class SocketHost(BaseHost[S]):
             self._dialing.pop(conn, None)
             self.on_dial_failed(conn, error)
         else:
-            del self._dialing[conn]
             await self._serve_link(conn, link)
 
     def reserve(self, conn: int) -> None:
-        """``conn`` stands for what ``reach`` will connect, until ``_close_transport`` ends it."""
+        """``reach`` will be called; it fails if ``_close_transport`` is called before."""
         self._dialing[conn] = None
 
     async def reach(self, conn: int, found: Sequence[AddressInfo]) -> Link:
-        """A connected socket, to the first address of a name that answers. Raises OSError.
+        """A connected socket, to the first address of a name that answers; until then cancellable.
 
         Whoever gets it ends it and releases it.
         """
@@ -165,6 +163,7 @@ class SocketHost(BaseHost[S]):
                     await self._wait_writable(link.sock)
                     code = socket_error(link.sock)
                 if not (code or link.aborted):
+                    del self._dialing[conn]
                     return link
             except BaseException:
                 self.release(link)
