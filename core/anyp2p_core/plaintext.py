@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import varint
-from .channel import Channel
 from .crypto import Crypto
 from .errors import DecodeError, HandshakeError, PeerIdMismatch
 from .keys import PrivateKey, PublicKey
@@ -34,10 +33,24 @@ class Exchange:
 EXCHANGE = Schema(Exchange, Field(1, "id", BYTES), Field(2, "public_key", BYTES))
 
 
-class Plaintext(Channel):
+def _ignore(data: bytes, now: float) -> None:
+    """Until the next layer takes over."""
+
+
+def _never_ends(now: float) -> None:
+    """Plaintext has no word for it."""
+
+
+def _nothing() -> None:
+    """Until the connection listens."""
+
+
+class Plaintext:
     """One connection without security, behind the interface of a secure channel."""
 
-    __slots__ = ("_buffer",)
+    peer: PeerId
+    public_key: PublicKey
+    muxer: str | None = None
 
     def __init__(
         self,
@@ -47,53 +60,49 @@ class Plaintext(Channel):
         expected: PeerId | None,
         write: Callable[[bytes], object],
     ) -> None:
-        super().__init__(crypto, expected, write)
+        self.on_open: Callable[[], object] = _nothing
+        self.on_data: Callable[[bytes, float], object] = _ignore
+        self.on_end: Callable[[float], object] = _never_ends
+        self._crypto = crypto
+        self._expected = expected
+        self._open = False
         self._buffer = bytearray()
         write(own)
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the transport."""
-        if self.open:
+        if self._open:
             self.on_data(data, now)
             return
-        if self._failure is not None:
-            self._raise_again()
-        try:
-            rest = self._exchange(data)
-        except HandshakeError as error:
-            self._remember(error)
-            raise
-        if rest is None:
-            return
-        self.open = True
-        self.on_open()
-        if rest:
-            self.on_data(rest, now)
-
-    def receive_eof(self) -> None:
-        """Raises HandshakeError when the exchange was not complete."""
-        if not self.open:
-            raise HandshakeError("the connection ended in the middle of the plaintext exchange")
-
-    def seal(self, chunks: list[bytes]) -> bytes:
-        """The pieces as they are."""
-        return b"".join(chunks)
-
-    def _exchange(self, data: bytes) -> bytes | None:
-        """What follows the peer's exchange; None while that is incomplete."""
         buffer = self._buffer
         buffer += data
         try:
             head = varint.peek(buffer, 0, MAX_EXCHANGE)
             if head is None or len(buffer) < sum(head):
-                return None
+                return
             size, start = head
             self._check(EXCHANGE.decode(buffer[start : start + size]))
         except DecodeError as error:
             raise HandshakeError(f"the plaintext exchange is malformed: {error}") from None
         rest = bytes(buffer[start + size :])
         buffer.clear()
-        return rest
+        self._open = True
+        self.on_open()
+        if rest:
+            self.on_data(rest, now)
+
+    def receive_eof(self) -> None:
+        """Raises HandshakeError when the exchange was not complete."""
+        if not self._open:
+            raise HandshakeError("the connection ended in the middle of the plaintext exchange")
+
+    def finish(self) -> bytes:
+        """Plaintext has no last words."""
+        return b""
+
+    def seal(self, chunks: list[bytes]) -> bytes:
+        """The pieces as they are."""
+        return b"".join(chunks)
 
     def _check(self, exchange: Exchange) -> None:
         if exchange.public_key is None:

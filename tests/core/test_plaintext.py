@@ -278,12 +278,3 @@ def test_it_is_off_unless_asked_for():
     assert pair.a.of(DialFailed) and not pair.b.of(ConnectionOpened)
     pair = Pair(plain_node(KEY), make_node(OTHER))
     assert pair.a.of(DialFailed) and not pair.b.of(ConnectionOpened)
-
-
-def test_a_failure_is_final():
-    other = Plaintext(own=b"", crypto=CRYPTO, expected=OTHER.peer_id, write=lambda data: None)
-    for data in (GOOD, GOOD, b"x"):
-        with pytest.raises(PeerIdMismatch, match=str(KEY.peer_id)):
-            other.receive(data, 1.0)
-    with pytest.raises(HandshakeError):
-        other.receive_eof()

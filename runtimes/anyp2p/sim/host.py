@@ -3,7 +3,7 @@
 from collections.abc import Callable, Coroutine, Sequence
 from errno import EADDRINUSE, EADDRNOTAVAIL
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from anyp2p.host import BaseHost
 from anyp2p.stream import LATE, Stream
@@ -83,8 +83,7 @@ class Host(BaseHost[Stream]):
         entropy, choice = self.machine.randomness()
         security: list[Security] = []
         if world.security == "null":
-            # A cast: pyright takes callbacks that have slots for methods.
-            security.append(cast("Security", PlaintextSecurity(key, world.crypto)))
+            security.append(PlaintextSecurity(key, world.crypto))
         return Node(
             key,
             crypto=world.crypto,
